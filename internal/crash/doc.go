@@ -1,0 +1,11 @@
+// Package crash marks the places where a test may stop the process as if the
+// power had gone.
+//
+// In a normal build Here does nothing and costs nothing. Built with the tag
+// failpoints, a process dies by SIGKILL at a point when the environment
+// variable GOFAIL_FAILPOINTS arms it, as in
+//
+//	GOFAIL_FAILPOINTS='wal/before-sync=3%return("kill")'
+//
+// with the terms of go.etcd.io/gofail.
+package crash
