@@ -238,4 +238,3 @@ func readWhole(fs FS, path string) ([]byte, error) {
 	}
 	return b, nil
 }
-
