@@ -36,6 +36,7 @@ type Log struct {
 
 	state      *raftpb.HardState // latest; term, vote and commit always set
 	lastIndex  uint64            // of the last entry appended, or of a later snapshot
+	snapIndex  uint64            // of the newest snapshot record
 	unsynced   bool              // something was written since the last sync
 	syncNeeded bool              // and it must not be acted on before a sync
 	failed     error             // sticky
@@ -206,13 +207,20 @@ func (l *Log) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 		}
 	}
 	if !emptyState(hs) {
-		if hs.GetTerm() != l.state.GetTerm() || hs.GetVote() != l.state.GetVote() {
+		if l.decisive(hs) {
 			l.syncNeeded = true
 		}
 		*l.state.Term, *l.state.Vote, *l.state.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
 		l.buf, l.crc = appendStateRecord(l.buf, l.crc, l.state)
 	}
 	return l.write()
+}
+
+// decisive reports whether others may rely on hs: a changed term or vote, or a
+// commit that reaches the newest snapshot, whose record counts only from then.
+func (l *Log) decisive(hs *raftpb.HardState) bool {
+	return hs.GetTerm() != l.state.GetTerm() || hs.GetVote() != l.state.GetVote() ||
+		l.state.GetCommit() < l.snapIndex && l.snapIndex <= hs.GetCommit()
 }
 
 // AppendSnapshot writes the mark of a snapshot whose .snap file or received
@@ -227,14 +235,15 @@ func (l *Log) AppendSnapshot(s Snapshot) error {
 		return fmt.Errorf("append snapshot %d: %w", s.Index, err)
 	}
 	l.buf, l.crc = appendPlain(l.buf[:0], l.crc, kindSnapshot, data)
-	l.lastIndex = max(l.lastIndex, s.Index)
+	l.lastIndex, l.snapIndex = max(l.lastIndex, s.Index), max(l.snapIndex, s.Index)
 	l.syncNeeded = true
 	return l.write()
 }
 
 // SyncNeeded reports whether something was appended that nobody may be told of
-// before a sync: an entry, a snapshot, a changed term or vote. A hard state in
-// which only commit moved needs none.
+// before a sync: an entry, a snapshot, a changed term or vote, or the commit
+// that makes a snapshot from the leader count. Any other hard state in which
+// only commit moved needs none.
 func (l *Log) SyncNeeded() bool { return l.syncNeeded }
 
 // Sync makes everything appended durable, and then cuts the segment if it is

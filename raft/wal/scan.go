@@ -10,6 +10,7 @@ type scan struct {
 	at        Snapshot
 	contents  Contents
 	found     bool   // the record of at was seen
+	baseTerm  uint64 // of the last entry seen at the index of at; 0 none
 	lastIndex uint64 // of the last entry in log order, or of a later snapshot
 }
 
@@ -34,7 +35,10 @@ func (s *scan) add(rec record) (err error) {
 }
 
 // addEntry puts an entry at its place, dropping what an earlier leader had put
-// there and after it.
+// there and after it. That holds for an entry below the snapshot too: what was
+// appended above it before is gone, and bringing it back would give the log a
+// last term that it never had, with which a member could win or grant a wrong
+// election. (etcd skips such entries and brings the dropped ones back.)
 func (s *scan) addEntry(data []byte) error {
 	e, err := decodeEntry(data)
 	if err != nil {
@@ -42,6 +46,11 @@ func (s *scan) addEntry(data []byte) error {
 	}
 	s.lastIndex = e.GetIndex()
 	if e.GetIndex() <= s.at.Index {
+		s.contents.Entries = s.contents.Entries[:0]
+		s.baseTerm = 0
+		if e.GetIndex() == s.at.Index {
+			s.baseTerm = e.GetTerm()
+		}
 		return nil
 	}
 	have := uint64(len(s.contents.Entries))
@@ -65,6 +74,11 @@ func (s *scan) addSnapshot(data []byte) error {
 	}
 	if snap.Term != s.at.Term {
 		return ErrSnapshotMismatch
+	}
+	if !s.found && s.baseTerm != 0 && s.baseTerm != snap.Term {
+		// The snapshot came from a leader because this log had diverged; raft
+		// then dropped the whole log.
+		s.contents.Entries = s.contents.Entries[:0]
 	}
 	s.found = true
 	return nil
