@@ -34,9 +34,9 @@ type position struct{ index, term uint64 }
 // entryOverheadBytes is about what an entry costs beside its data.
 const entryOverheadBytes = 128
 
-// trimSlack is how far the log may grow past its limit before it is trimmed,
-// so that trimming is paid once per so many entries.
-const trimSlack = 1000
+// slack is how far the log may grow past its limit before it is trimmed, so
+// that trimming is paid once per so many entries.
+func (l *entryLog) slack() int { return l.catchUpEntries/5 + 1 }
 
 func newEntryLog(s State, catchUpEntries, bytesMax int) *entryLog {
 	l := &entryLog{
@@ -47,8 +47,18 @@ func newEntryLog(s State, catchUpEntries, bytesMax int) *entryLog {
 		catchUpEntries: catchUpEntries,
 		bytesMax:       bytesMax,
 	}
-	l.append(s.Entries)
+	l.append(withoutStaleTail(s))
 	return l
+}
+
+// withoutStaleTail is the entries without those that a received snapshot has
+// replaced: they are still in the log file, above the snapshot and of an older
+// term, if the member stopped before it got newer ones.
+func withoutStaleTail(s State) []*raftpb.Entry {
+	if len(s.Entries) > 0 && Term(s.Entries[0].GetTerm()) < s.Snapshot.Term {
+		return nil
+	}
+	return s.Entries
 }
 
 func entryBytes(e *raftpb.Entry) int { return len(e.GetData()) + entryOverheadBytes }
@@ -96,7 +106,7 @@ func (l *entryLog) trim(applied uint64) {
 	l.applied = max(l.applied, applied)
 	droppable := int(min(l.applied, l.last()) - l.before.index)
 	drop := 0
-	if droppable > l.catchUpEntries+trimSlack {
+	if droppable > l.catchUpEntries+l.slack() {
 		drop = droppable - l.catchUpEntries
 	}
 	if l.bytes > l.bytesMax+l.bytesMax/8 {
@@ -118,7 +128,7 @@ func (l *entryLog) drop(n int) {
 	}
 	l.before = position{edge.GetIndex(), edge.GetTerm()}
 	// A fresh array, so that the dropped entries can be collected.
-	l.entries = append(make([]*raftpb.Entry, 0, len(l.entries)-n+trimSlack), l.entries[n:]...)
+	l.entries = append(make([]*raftpb.Entry, 0, len(l.entries)-n+l.slack()), l.entries[n:]...)
 }
 
 // InitialState implements raft.Storage.

@@ -139,7 +139,7 @@ func New(cfg Config) (*Node, error) {
 			messageBytesMax:  cfg.MessageBytesMax,
 		},
 		queue:   newWriteQueue(),
-		writer:  newWriter(cfg.ID, cfg.Log, cfg.Start.HardState),
+		writer:  newWriter(cfg.ID, cfg.Log, cfg.Start),
 		core:    core,
 		applies: make(chan Apply),
 		stopped: make(chan struct{}),

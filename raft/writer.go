@@ -9,6 +9,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/internal/must"
 )
 
 // Log is the durable log of one member, driven by the writer alone. After an
@@ -51,14 +52,18 @@ type writer struct {
 	log        Log
 	id         uint64
 	term, vote uint64 // as last written
+	snapshot   uint64 // highest index of a snapshot record
 
 	hard    *raftpb.HardState // written with pending
 	pending []*raftpb.Entry   // a run of entries without a gap, not yet given to the log
 	answers []*raftpb.Message // to other members, once synced
 }
 
-func newWriter(id MemberID, log Log, hs *raftpb.HardState) *writer {
-	return &writer{log: log, id: uint64(id), term: hs.GetTerm(), vote: hs.GetVote()}
+func newWriter(id MemberID, log Log, start State) *writer {
+	return &writer{
+		log: log, id: uint64(id), snapshot: uint64(start.Snapshot.Index),
+		term: start.HardState.GetTerm(), vote: start.HardState.GetVote(),
+	}
 }
 
 // write makes the items durable and returns the answers for other members,
@@ -104,10 +109,7 @@ func (w *writer) appendAll(items []writeItem) (mustSync bool, err error) {
 // that moved needs no sync: it is learned again after a crash.
 func (w *writer) append(it writeItem) (mustSync bool, err error) {
 	if it.taken != nil {
-		if err := w.flush(); err != nil {
-			return false, err
-		}
-		return true, w.log.AppendSnapshot(it.taken)
+		return w.takeSnapshot(it.taken)
 	}
 	m := it.message
 	if snap := m.GetSnapshot(); snap != nil {
@@ -139,6 +141,20 @@ func (w *writer) append(it writeItem) (mustSync bool, err error) {
 	return mustSync, nil
 }
 
+// takeSnapshot records a snapshot of this member's own state. One that was
+// overtaken by a received snapshot is left out: a restart begins at the last
+// record, and the entries between the two were never here.
+func (w *writer) takeSnapshot(s *raftpb.SnapshotMetadata) (mustSync bool, err error) {
+	if s.GetIndex() <= w.snapshot {
+		return false, nil
+	}
+	if err := w.flush(); err != nil {
+		return false, err
+	}
+	w.snapshot = s.GetIndex()
+	return true, w.log.AppendSnapshot(s)
+}
+
 // receiveSnapshot writes the file before the record, so that a record never
 // names a file that is not there. The hard state that covers the record comes
 // behind it with the same sync; without it the record does not count.
@@ -150,6 +166,8 @@ func (w *writer) receiveSnapshot(snap *raftpb.Snapshot) error {
 		return err
 	}
 	crash.Here("raft/before-snapshot-record")
+	must.True(snap.GetMetadata().GetIndex() > w.snapshot, "snapshot %d behind %d", snap.GetMetadata().GetIndex(), w.snapshot)
+	w.snapshot = snap.GetMetadata().GetIndex()
 	return w.log.AppendSnapshot(snap.GetMetadata())
 }
 
