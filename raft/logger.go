@@ -1,0 +1,37 @@
+package raft
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+)
+
+// libraryLogger gives the raft library's talk to slog. The node reports changes
+// of the leader itself, once, so what the library says in passing is for
+// debugging; its warnings and errors stay what they are.
+type libraryLogger struct{ to *slog.Logger }
+
+func (l libraryLogger) log(level slog.Level, v []any) {
+	if ctx := context.Background(); l.to.Enabled(ctx, level) {
+		l.to.Log(ctx, level, fmt.Sprint(v...))
+	}
+}
+
+func (l libraryLogger) logf(level slog.Level, format string, v []any) {
+	if ctx := context.Background(); l.to.Enabled(ctx, level) {
+		l.to.Log(ctx, level, fmt.Sprintf(format, v...))
+	}
+}
+
+func (l libraryLogger) Debug(v ...any)                   { l.log(slog.LevelDebug, v) }
+func (l libraryLogger) Debugf(format string, v ...any)   { l.logf(slog.LevelDebug, format, v) }
+func (l libraryLogger) Info(v ...any)                    { l.log(slog.LevelDebug, v) }
+func (l libraryLogger) Infof(format string, v ...any)    { l.logf(slog.LevelDebug, format, v) }
+func (l libraryLogger) Warning(v ...any)                 { l.log(slog.LevelWarn, v) }
+func (l libraryLogger) Warningf(format string, v ...any) { l.logf(slog.LevelWarn, format, v) }
+func (l libraryLogger) Error(v ...any)                   { l.log(slog.LevelError, v) }
+func (l libraryLogger) Errorf(format string, v ...any)   { l.logf(slog.LevelError, format, v) }
+func (l libraryLogger) Fatal(v ...any)                   { panic("raft: " + fmt.Sprint(v...)) }
+func (l libraryLogger) Fatalf(format string, v ...any)   { panic("raft: " + fmt.Sprintf(format, v...)) }
+func (l libraryLogger) Panic(v ...any)                   { panic("raft: " + fmt.Sprint(v...)) }
+func (l libraryLogger) Panicf(format string, v ...any)   { panic("raft: " + fmt.Sprintf(format, v...)) }

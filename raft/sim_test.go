@@ -1,0 +1,783 @@
+package raft
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	mrand "math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+
+	"go.etcd.io/raft/v3/raftpb"
+)
+
+// If this fails, a cluster whose members crash and whose network misbehaves
+// loses or changes a write that a client was told is safe, or answers a read
+// with old data.
+func TestSimulatedClusters(t *testing.T) {
+	keepRandom(t)
+	runs, steps := 60, 6000
+	if os.Getenv("KVORUM_LONG") != "" {
+		runs, steps = 3000, 20000
+	}
+	first := mrand.Uint64() % 1e9
+	if s := os.Getenv("KVORUM_SEED"); s != "" {
+		n, err := strconv.ParseUint(s, 10, 64)
+		if err != nil {
+			t.Fatalf("KVORUM_SEED: %v", err)
+		}
+		first, runs = n, 1
+	}
+	var total simCounts
+	for seed := first; seed < first+uint64(runs); seed++ {
+		s := newSim(seed)
+		if err := s.run(steps); err != nil {
+			t.Fatalf("%v\nreplay: KVORUM_SEED=%d go test ./raft -run TestSimulatedClusters", err, seed)
+		}
+		total.add(s.counts)
+	}
+	t.Logf("seeds %d..%d: %+v", first, first+uint64(runs)-1, total)
+	if runs > 10 && (total.Crashes < 500 || total.Acked < 1000 || total.Reads < 500 || total.Snapshots < 20 || total.ConfChanges < 20) {
+		t.Fatalf("the simulation did not exercise what it is for: %+v", total)
+	}
+}
+
+// If this fails, a failing seed cannot be replayed.
+func TestSimulationIsDeterministic(t *testing.T) {
+	keepRandom(t)
+	seed := mrand.Uint64() % 1e9
+	a := newSim(seed)
+	errA := a.run(3000)
+	b := newSim(seed)
+	if err := errors.Join(errA, b.run(3000)); err != nil {
+		t.Fatalf("seed %d: %v", seed, err)
+	}
+	if a.counts != b.counts || !slices.Equal(a.committed, b.committed) {
+		t.Fatalf("seed %d: two runs differ: %+v, %+v", seed, a.counts, b.counts)
+	}
+}
+
+// keepRandom gives the process its randomness back after a simulation.
+func keepRandom(t *testing.T) {
+	real := rand.Reader
+	t.Cleanup(func() { rand.Reader = real })
+}
+
+type simCounts struct {
+	Crashes, Elections, Committed, Acked, Reads, Snapshots, ConfChanges, Syncs int
+}
+
+func (c *simCounts) add(o simCounts) {
+	c.Crashes += o.Crashes
+	c.Elections += o.Elections
+	c.Committed += o.Committed
+	c.Acked += o.Acked
+	c.Reads += o.Reads
+	c.Snapshots += o.Snapshots
+	c.ConfChanges += o.ConfChanges
+	c.Syncs += o.Syncs
+}
+
+// sim is a cluster played by one goroutine: every step picks one thing that
+// could happen next, lets it happen, and checks what must always hold.
+type sim struct {
+	rng    *mrand.Rand
+	nodes  []*simNode // by ID-1; nil: not yet born
+	born   int
+	net    []*raftpb.Message
+	cut    map[[2]MemberID]bool
+	calm   bool // no faults any more
+	serial int
+
+	committed []simEntry // what any member knows as committed; [i] has index i+1
+	leaders   map[Term]MemberID
+	acked     map[string]Index
+	ackedMax  Index
+	counts    simCounts
+}
+
+// simEntry is comparable: what two members must agree on.
+type simEntry struct {
+	term uint64
+	data string
+}
+
+type simNode struct {
+	s       *sim
+	id      MemberID
+	core    *core // nil: down
+	writer  *writer
+	disk    *simDisk
+	queue   []writeItem // for the writer
+	written []writeItem // for the core
+	applies []Apply
+	pending map[string]bool // proposed here, not yet acknowledged
+	reads   map[*readRound]Index
+	removed bool
+
+	state   simState // in memory
+	flushed simState // survives a crash
+}
+
+// simState is the applied state: the prefix of the committed log up to index.
+type simState struct {
+	index Index
+	term  Term
+	conf  ConfState
+	gone  string // members ever removed, as digits: they may not come back
+}
+
+const simPool = 7
+
+func newSim(seed uint64) *sim {
+	var key [32]byte
+	for i := range 8 {
+		key[i] = byte(seed >> (8 * i))
+	}
+	src := mrand.NewChaCha8(key)
+	rand.Reader = src // the library draws its election timeouts here
+	s := &sim{
+		rng: mrand.New(src), cut: map[[2]MemberID]bool{},
+		leaders: map[Term]MemberID{}, acked: map[string]Index{}, nodes: make([]*simNode, simPool),
+	}
+	s.born = []int{1, 3, 3, 5}[s.rng.IntN(4)]
+	var changes []ConfChange
+	for id := range s.born {
+		changes = append(changes, ConfChange{Kind: AddVoter, Member: MemberID(id + 1)})
+	}
+	start, err := Bootstrap(changes)
+	if err != nil {
+		panic(err)
+	}
+	for id := range s.born {
+		n := &simNode{s: s, id: MemberID(id + 1), disk: &simDisk{s: s}}
+		n.disk.ops = []simOp{{entries: start.Entries, hs: start.HardState}}
+		n.disk.synced = 1
+		s.nodes[id] = n
+		if err := n.start(); err != nil {
+			panic(err)
+		}
+	}
+	return s
+}
+
+func (s *sim) chance(p float64) bool { return s.rng.Float64() < p }
+
+func (s *sim) run(steps int) error {
+	for i := range steps {
+		if i%400 == 0 {
+			s.partition()
+		}
+		if err := s.step(); err != nil {
+			return fmt.Errorf("seed step %d: %w", i, err)
+		}
+	}
+	return s.heal()
+}
+
+// partition draws which links are down for a while.
+func (s *sim) partition() {
+	clear(s.cut)
+	if s.chance(0.4) {
+		return
+	}
+	for a := range MemberID(simPool) {
+		for b := range MemberID(simPool) {
+			if s.chance(0.25) {
+				s.cut[[2]MemberID{a + 1, b + 1}] = true
+			}
+		}
+	}
+}
+
+func (s *sim) pick() *simNode { return s.nodes[s.rng.IntN(s.born)] }
+
+func (s *sim) step() error {
+	n := s.pick()
+	if n.core == nil {
+		if !n.removed && s.chance(0.05) {
+			return n.start()
+		}
+		return s.deliver()
+	}
+	switch p := s.rng.Float64(); {
+	case p < 0.05:
+		n.core.tick()
+	case p < 0.50:
+		return s.deliver()
+	case p < 0.65:
+		return n.write()
+	case p < 0.75:
+		n.takeWritten()
+	case p < 0.85:
+		return n.apply()
+	case p < 0.93:
+		n.propose()
+	case p < 0.935:
+		n.proposeConfChange()
+	case p < 0.965:
+		n.read()
+	case p < 0.98:
+		n.flushed = n.state
+	case p < 0.985:
+		n.takeSnapshot()
+	case p < 0.9855:
+		n.core.transfer(s.pick().id)
+	case p < 0.992:
+		n.crash()
+		return nil
+	}
+	return n.act()
+}
+
+// deliver takes any message from the network: late, twice, or never.
+func (s *sim) deliver() error {
+	if len(s.net) == 0 {
+		return nil
+	}
+	i := 0
+	if s.chance(0.3) {
+		i = s.rng.IntN(len(s.net))
+	}
+	m := s.net[i]
+	if s.calm || !s.chance(0.03) { // else it comes again
+		s.net = slices.Delete(s.net, i, i+1)
+	}
+	to := s.nodes[m.GetTo()-1]
+	if to == nil || to.core == nil {
+		return nil
+	}
+	if !s.calm && (s.cut[[2]MemberID{MemberID(m.GetFrom()), to.id}] || s.chance(0.03)) {
+		return nil
+	}
+	if m.GetType() == raftpb.MsgSnap {
+		// The transport makes the body durable before the message is handed on.
+		meta := Described(m)
+		to.disk.bodies = append(to.disk.bodies, simState{
+			index: meta.Index, term: meta.Term, conf: meta.Conf, gone: string(m.GetSnapshot().GetData()),
+		})
+		if from := s.nodes[m.GetFrom()-1]; from.core != nil {
+			from.core.rn.ReportSnapshot(m.GetTo(), 1)
+			if err := from.act(); err != nil {
+				return err
+			}
+		}
+	}
+	to.core.step(m)
+	return to.act()
+}
+
+func (n *simNode) config(start State) Config {
+	return Config{
+		ID: n.id, ElectionTicks: 10, HeartbeatTicks: 1, PreVote: n.s.rng.IntN(4) > 0, Start: start,
+		CatchUpEntries: 20, LogBytesMax: 1 << 20, ApplyBytesMax: 1 << 10, UncommittedBytesMax: 1 << 14,
+		Logger: slog.New(slog.DiscardHandler), nonce: n.s.rng.Uint64(),
+	}
+}
+
+func (n *simNode) start() error {
+	start := n.disk.load()
+	if start.Snapshot.Index > n.flushed.index {
+		if n.flushed = n.disk.body(start.Snapshot); n.flushed.index == 0 {
+			return fmt.Errorf("member %d: log starts at snapshot %d, whose body is nowhere", n.id, start.Snapshot.Index)
+		}
+	}
+	start.Applied, start.Conf = n.flushed.index, n.flushed.conf
+	if os.Getenv("DBG") != "" {
+		fmt.Println("member", n.id, "starts", start.Snapshot, start.HardState, start.Applied, start.Conf, start.last())
+	}
+	c, err := newCore(n.config(start))
+	if err != nil {
+		return fmt.Errorf("start member %d: %w", n.id, err)
+	}
+	n.core, n.writer = c, newWriter(n.id, n.disk, start)
+	n.queue, n.written, n.applies = nil, nil, nil
+	n.pending, n.reads = map[string]bool{}, map[*readRound]Index{}
+	n.state = n.flushed
+	return n.act()
+}
+
+func (n *simNode) crash() {
+	if os.Getenv("DBG") != "" {
+		fmt.Println("member", n.id, "crashed; commit", n.core.commit, "last", n.core.log.last())
+	}
+	n.core = nil
+	n.disk.crash()
+	n.s.counts.Crashes++
+}
+
+// act does what Node.act does, with queues that the simulation drains.
+func (n *simNode) act() error {
+	w := n.core.ready()
+	for _, m := range w.Append {
+		n.queue = append(n.queue, writeItem{message: m})
+	}
+	n.s.net = append(n.s.net, w.Send...)
+	for _, m := range w.Snapshots {
+		Describe(m, SnapshotMeta{n.state.index, n.state.term, n.state.conf}, []byte(n.state.gone))
+		n.s.net = append(n.s.net, m)
+	}
+	var err error
+	for _, a := range w.Applies {
+		for _, e := range a.Entries { // committed here; perhaps never applied here
+			err = errors.Join(err, n.s.agree(n.id, uint64(e.Index), simEntry{uint64(e.Term), string(e.Data)}))
+		}
+		n.applies = merge(n.applies, a)
+	}
+	for i, round := range w.Reads {
+		if floor, mine := n.reads[round]; mine && w.ReadErr[i] == nil {
+			n.s.counts.Reads++
+			if w.ReadIndex[i] < floor {
+				err = fmt.Errorf("stale read on member %d: index %d, but %d was acknowledged before", n.id, w.ReadIndex[i], floor)
+			}
+		}
+		delete(n.reads, round)
+	}
+	n.core.done()
+	if err != nil {
+		return err
+	}
+	return n.check()
+}
+
+func (n *simNode) write() error {
+	if len(n.queue) == 0 {
+		return nil
+	}
+	items := n.queue
+	n.queue = nil
+	answers, err := n.writer.write(items)
+	if errors.Is(err, errPower) {
+		n.crash()
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n.s.net = append(n.s.net, answers...)
+	n.written = append(n.written, items...)
+	return nil
+}
+
+func (n *simNode) takeWritten() {
+	for _, it := range n.written {
+		if it.message != nil {
+			n.core.appended(it.message)
+		}
+	}
+	n.written = nil
+}
+
+func (n *simNode) propose() {
+	if !n.core.canPropose() {
+		return
+	}
+	var ps []proposal
+	for range 1 + n.s.rng.IntN(3) {
+		n.s.serial++
+		data := fmt.Sprintf("%d/%d", n.id, n.s.serial)
+		ps = append(ps, proposal{data: []byte(data)})
+	}
+	taken := n.core.propose(ps)
+	for _, p := range ps[:taken] {
+		n.pending[string(p.data)] = true
+	}
+}
+
+func (n *simNode) proposeConfChange() {
+	if !n.core.canPropose() {
+		return
+	}
+	kinds := []ConfChangeKind{AddVoter, AddLearner, AddVoter, RemoveMember}
+	cc := ConfChange{Kind: kinds[n.s.rng.IntN(len(kinds))], Member: MemberID(1 + n.s.rng.IntN(simPool))}
+	data, err := cc.Encode()
+	if err != nil {
+		panic(err)
+	}
+	n.core.propose([]proposal{{data: data, kind: EntryConfChange}})
+}
+
+func (n *simNode) read() {
+	if solo := n.core.soloCommit(); solo != 0 {
+		n.s.counts.Reads++
+		if solo < n.s.ackedMax {
+			panic(fmt.Sprintf("stale solo read on member %d: %d < %d", n.id, solo, n.s.ackedMax))
+		}
+	}
+	if n.core.reads.idle() {
+		round := newReadRound()
+		round.waiters.Add(1)
+		n.reads[round] = n.s.ackedMax
+		n.core.reads.start(round)
+	}
+}
+
+func (n *simNode) takeSnapshot() {
+	if n.flushed.index == 0 {
+		return
+	}
+	meta := SnapshotMeta{n.flushed.index, n.flushed.term, n.flushed.conf}
+	n.queue = append(n.queue, writeItem{taken: meta.proto()})
+}
+
+func (n *simNode) apply() error {
+	if len(n.applies) == 0 {
+		return nil
+	}
+	a := n.applies[0]
+	n.applies = n.applies[1:]
+	if a.Snapshot != nil {
+		n.s.counts.Snapshots++
+		if a.Snapshot.Index <= n.state.index {
+			return fmt.Errorf("member %d applied %d and got snapshot %d", n.id, n.state.index, a.Snapshot.Index)
+		}
+		if n.state = n.disk.body(*a.Snapshot); n.state.index != a.Snapshot.Index {
+			return fmt.Errorf("member %d: no body for snapshot %d", n.id, a.Snapshot.Index)
+		}
+		n.flushed = n.state
+		n.core.applied(a)
+		return n.act()
+	}
+	for i, e := range a.Entries {
+		if i > 0 && e.Index != a.Entries[i-1].Index+1 {
+			return fmt.Errorf("member %d: gap before entry %d", n.id, e.Index)
+		}
+		if err := n.applyEntry(e); err != nil {
+			return err
+		}
+		if n.core == nil {
+			return nil // removed
+		}
+	}
+	n.core.applied(a)
+	return n.act()
+}
+
+func (n *simNode) applyEntry(e Entry) error {
+	if e.Index > n.state.index+1 {
+		return fmt.Errorf("member %d applied %d, then got entry %d", n.id, n.state.index, e.Index)
+	}
+	if err := n.s.agree(n.id, uint64(e.Index), simEntry{uint64(e.Term), string(e.Data)}); err != nil {
+		return err
+	}
+	old := e.Index <= n.state.index
+	if !old {
+		n.state.index, n.state.term = e.Index, e.Term
+	}
+	if e.Kind == EntryConfChange {
+		return n.applyConf(e, old)
+	}
+	if n.pending[string(e.Data)] {
+		delete(n.pending, string(e.Data))
+		n.s.acked[string(e.Data)] = e.Index
+		n.s.ackedMax = max(n.s.ackedMax, e.Index)
+		n.s.counts.Acked++
+	}
+	return nil
+}
+
+// applyConf decides as a state machine would: from its own state only.
+func (n *simNode) applyConf(e Entry, old bool) error {
+	cc, err := DecodeConfChange(e.Data)
+	if err != nil {
+		return err
+	}
+	if old || n.refuses(cc) {
+		n.core.applyConfChange(nil)
+		return nil
+	}
+	n.state.conf = n.core.applyConfChange(&cc)
+	if cc.Kind == RemoveMember {
+		n.state.gone += strconv.Itoa(int(cc.Member))
+	}
+	n.s.counts.ConfChanges++
+	if os.Getenv("DBG") != "" {
+		fmt.Println("member", n.id, "applied conf", e.Index, e.Term, cc, n.state.conf)
+	}
+	if cc.Kind != RemoveMember {
+		n.s.birth(cc.Member)
+	} else if cc.Member == n.id {
+		if err := n.act(); err != nil { // its last words
+			return err
+		}
+		n.flushed, n.removed, n.core = n.state, true, nil
+	}
+	return nil
+}
+
+func (n *simNode) refuses(cc ConfChange) bool {
+	conf := n.state.conf
+	voter := has(conf.Voters, cc.Member)
+	switch cc.Kind {
+	case AddVoter:
+		return voter || containsDigit(n.state.gone, cc.Member)
+	case AddLearner:
+		return conf.Has(cc.Member) || containsDigit(n.state.gone, cc.Member)
+	default:
+		return !conf.Has(cc.Member) || voter && len(conf.Voters) <= 2
+	}
+}
+
+func containsDigit(gone string, id MemberID) bool {
+	for _, c := range gone {
+		if c == rune('0'+id) {
+			return true
+		}
+	}
+	return false
+}
+
+// birth starts the empty member that was just added, if it is new; members are
+// born in order, and one added before its turn is started with those below.
+func (s *sim) birth(id MemberID) {
+	for s.born < int(id) {
+		n := &simNode{s: s, id: MemberID(s.born + 1), disk: &simDisk{s: s}}
+		s.nodes[s.born] = n
+		s.born++
+		if err := n.start(); err != nil {
+			panic(err)
+		}
+	}
+}
+
+// agree checks that all members know the same committed entry at index.
+func (s *sim) agree(id MemberID, index uint64, e simEntry) error {
+	if index == uint64(len(s.committed))+1 {
+		s.committed = append(s.committed, e)
+		s.counts.Committed++
+		return nil
+	}
+	if index > uint64(len(s.committed)) {
+		return fmt.Errorf("member %d committed %d before anyone committed %d", id, index, len(s.committed)+1)
+	}
+	if have := s.committed[index-1]; have != e {
+		return fmt.Errorf("member %d has %v committed at %d, others have %v", id, e, index, have)
+	}
+	return nil
+}
+
+// check is what must hold on a member after every step.
+func (n *simNode) check() error {
+	c := n.core
+	if c.role == Leader {
+		if other, known := n.s.leaders[c.term]; known && other != n.id {
+			return fmt.Errorf("members %d and %d both lead term %d", other, n.id, c.term)
+		} else if !known {
+			n.s.leaders[c.term] = n.id
+			n.s.counts.Elections++
+			if os.Getenv("DBG") != "" {
+				fmt.Println("member", n.id, "leads", c.term, "commit", c.commit, "last", c.log.last(), c.conf)
+			}
+		}
+	}
+	for i := 1; i < len(c.log.entries); i++ {
+		if c.log.entries[i].GetTerm() < c.log.entries[i-1].GetTerm() {
+			return fmt.Errorf("member %d: terms go down at %d", n.id, c.log.entries[i].GetIndex())
+		}
+	}
+	return nil
+}
+
+// heal ends all faults and checks that the cluster recovers, with everything
+// that was acknowledged.
+func (s *sim) heal() error {
+	s.calm = true
+	clear(s.cut)
+	probe := ""
+	for round := range 4000 {
+		for _, n := range s.nodes[:s.born] {
+			if n.removed {
+				continue
+			}
+			if err := s.calmRound(n, round); err != nil {
+				return fmt.Errorf("after healing: %w", err)
+			}
+			if probe == "" && n.core != nil && round > 200 && n.core.role == Leader && n.core.canPropose() {
+				probe = "probe"
+				n.core.propose([]proposal{{data: []byte(probe)}})
+				n.pending[probe] = true
+			}
+		}
+		if _, ok := s.acked[probe]; ok && s.even() {
+			return s.ackedExist()
+		}
+	}
+	return fmt.Errorf("the cluster did not recover: %d committed\n%s", len(s.committed), s.describe())
+}
+
+func (s *sim) describe() (out string) {
+	for _, n := range s.nodes[:s.born] {
+		if n.core == nil {
+			out += fmt.Sprintf("member %d: down, removed %v\n", n.id, n.removed)
+			continue
+		}
+		out += fmt.Sprintf("member %d: %v of term %d, leader %d, commit %d, applied %d, log (%d, %d], %+v; %v\n", n.id, n.core.role,
+			n.core.term, n.core.lead, n.core.commit, n.state.index, n.core.log.before.index, n.core.log.last(), n.core.conf, n.core.progress())
+	}
+	return out
+}
+
+func (s *sim) calmRound(n *simNode, round int) error {
+	if n.core == nil {
+		return n.start()
+	}
+	if round%5 == 0 {
+		n.core.tick()
+	}
+	if err := n.act(); err != nil {
+		return err
+	}
+	if err := n.write(); err != nil || n.core == nil {
+		return err
+	}
+	n.takeWritten()
+	if err := n.act(); err != nil {
+		return err
+	}
+	if err := n.apply(); err != nil {
+		return err
+	}
+	for range 2 * s.born {
+		if err := s.deliver(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// even reports whether all members of the newest configuration that can have
+// applied everything have.
+func (s *sim) even() bool {
+	conf := ConfState{}
+	for _, n := range s.nodes[:s.born] {
+		if n.core != nil && n.core.role == Leader && n.state.index == Index(len(s.committed)) {
+			conf = n.state.conf
+		}
+	}
+	if len(conf.Voters) == 0 {
+		return false
+	}
+	for _, n := range s.nodes[:s.born] {
+		if conf.Has(n.id) && n.state.index != Index(len(s.committed)) {
+			return false
+		}
+	}
+	return true
+}
+
+func (s *sim) ackedExist() error {
+	for data, index := range s.acked {
+		if s.committed[index-1].data != data {
+			return fmt.Errorf("acknowledged %q is not at %d", data, index)
+		}
+	}
+	return nil
+}
+
+// errPower is the power going away in the middle of a write.
+var errPower = errors.New("power lost")
+
+// simDisk is a Log that forgets what was not synced, from some point on.
+type simDisk struct {
+	s      *sim
+	ops    []simOp
+	synced int // ops that survive anything
+	bodies []simState
+}
+
+type simOp struct {
+	entries []*raftpb.Entry
+	hs      *raftpb.HardState
+	snap    *raftpb.SnapshotMetadata
+}
+
+func (d *simDisk) mayFail() error {
+	if !d.s.calm && d.s.chance(0.005) {
+		return errPower
+	}
+	return nil
+}
+
+func (d *simDisk) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
+	for _, e := range entries { // one record each: a crash may keep the first few
+		d.ops = append(d.ops, simOp{entries: []*raftpb.Entry{e}})
+	}
+	if hs != nil {
+		d.ops = append(d.ops, simOp{hs: hs})
+	}
+	return d.mayFail()
+}
+
+func (d *simDisk) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
+	d.ops = append(d.ops, simOp{snap: s})
+	return d.mayFail()
+}
+
+func (d *simDisk) WriteSnapFile(*raftpb.Snapshot) error { return d.mayFail() }
+
+func (d *simDisk) Release(uint64) error { return nil }
+
+func (d *simDisk) Sync() error {
+	if err := d.mayFail(); err != nil {
+		return err
+	}
+	d.synced = len(d.ops)
+	d.s.counts.Syncs++
+	return d.mayFail()
+}
+
+func (d *simDisk) crash() {
+	keep := d.synced + d.s.rng.IntN(len(d.ops)-d.synced+1)
+	d.ops = d.ops[:keep:keep]
+	d.synced = keep
+}
+
+func (d *simDisk) body(at SnapshotMeta) simState {
+	for _, b := range d.bodies {
+		if b.index == at.Index && b.term == at.Term {
+			return b
+		}
+	}
+	return simState{}
+}
+
+// load reads the log as the format says: the newest snapshot record that the
+// last hard state covers, then the entries above it, later ones replacing
+// earlier ones.
+func (d *simDisk) load() State {
+	var start State
+	for _, op := range d.ops {
+		if op.hs != nil {
+			start.HardState = op.hs
+		}
+	}
+	for _, op := range d.ops {
+		if op.snap != nil && op.snap.GetIndex() <= start.HardState.GetCommit() {
+			start.Snapshot = snapshotMetaOf(op.snap)
+		}
+	}
+	at := uint64(start.Snapshot.Index)
+	termAt := uint64(0) // of the entry at index at, as far as read
+	for _, op := range d.ops {
+		for _, e := range op.entries {
+			switch i := e.GetIndex(); {
+			case i < at:
+				termAt = 0
+			case i == at:
+				termAt = e.GetTerm()
+			default:
+				start.Entries = append(start.Entries[:i-at-1:i-at-1], e)
+			}
+			if e.GetIndex() <= at {
+				start.Entries = nil
+			}
+		}
+		if op.snap != nil && op.snap.GetIndex() == at && op.snap.GetTerm() != termAt {
+			start.Entries = nil // a received snapshot: the log before it was another one
+		}
+	}
+	return start
+}

@@ -1,0 +1,268 @@
+package raft
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/internal/must"
+)
+
+// Log is the durable log of one member, driven by the writer alone. After an
+// error it is never used again.
+type Log interface {
+	// Append writes entries, then hs if it is not nil, without a sync.
+	Append(hs *raftpb.HardState, entries []*raftpb.Entry) error
+	// AppendSnapshot records that everything up to the snapshot is in the state.
+	AppendSnapshot(s *raftpb.SnapshotMetadata) error
+	// WriteSnapFile makes a snapshot file durable, by itself. Any goroutine may
+	// call it, beside the writer.
+	WriteSnapFile(s *raftpb.Snapshot) error
+	// Sync makes everything appended durable.
+	Sync() error
+	// Release says that entries up to index are no longer needed for a restart.
+	Release(index uint64) error
+}
+
+// writeItem is one thing to write: a MsgStorageAppend of the core, or the
+// record of a snapshot that the state machine took.
+type writeItem struct {
+	message *raftpb.Message
+	taken   *raftpb.SnapshotMetadata
+	done    chan struct{} // closed when taken is durable
+}
+
+func (it writeItem) bytes() int {
+	n := entryOverheadBytes
+	for _, e := range it.message.GetEntries() {
+		n += entryBytes(e)
+	}
+	return n
+}
+
+// writer puts a batch of items into the log with one sync. It has no goroutine;
+// writeQueue.run drives it in a node.
+//
+// Owned by the goroutine that drives it.
+type writer struct {
+	log        Log
+	id         uint64
+	term, vote uint64 // as last written
+	snapshot   uint64 // highest index of a snapshot record
+
+	hard    *raftpb.HardState // written with pending
+	pending []*raftpb.Entry   // a run of entries without a gap, not yet given to the log
+	answers []*raftpb.Message // to other members, once synced
+}
+
+func newWriter(id MemberID, log Log, start State) *writer {
+	return &writer{
+		log: log, id: uint64(id), snapshot: uint64(start.Snapshot.Index),
+		term: start.HardState.GetTerm(), vote: start.HardState.GetVote(),
+	}
+}
+
+// write makes the items durable and returns the answers for other members,
+// which may be sent from now on; the core may now be told of the items. The
+// slice returned is valid until the next write.
+func (w *writer) write(items []writeItem) ([]*raftpb.Message, error) {
+	clear(w.answers)
+	w.answers = w.answers[:0]
+	crash.Here("raft/before-append")
+	mustSync, err := w.appendAll(items)
+	if err != nil {
+		return nil, fmt.Errorf("append to log: %w", err)
+	}
+	if mustSync {
+		crash.Here("raft/before-sync")
+		if err := w.log.Sync(); err != nil {
+			return nil, fmt.Errorf("sync log: %w", err)
+		}
+		crash.Here("raft/after-sync")
+	}
+	for _, it := range items {
+		if it.taken != nil {
+			if err := w.log.Release(it.taken.GetIndex()); err != nil {
+				return nil, fmt.Errorf("release log: %w", err)
+			}
+		}
+	}
+	return w.answers, nil
+}
+
+func (w *writer) appendAll(items []writeItem) (mustSync bool, err error) {
+	for _, it := range items {
+		sync, err := w.append(it)
+		if err != nil {
+			return false, err
+		}
+		mustSync = mustSync || sync
+	}
+	return mustSync, w.flush()
+}
+
+// append writes one item, or gathers it with the ones before it. A commit index
+// that moved needs no sync: it is learned again after a crash.
+func (w *writer) append(it writeItem) (mustSync bool, err error) {
+	if it.taken != nil {
+		return w.takeSnapshot(it.taken)
+	}
+	m := it.message
+	if snap := m.GetSnapshot(); snap != nil {
+		if err := w.receiveSnapshot(snap); err != nil {
+			return false, err
+		}
+		mustSync = true
+	}
+	if entries := m.GetEntries(); len(entries) > 0 {
+		if n := len(w.pending); n > 0 && w.pending[n-1].GetIndex()+1 != entries[0].GetIndex() {
+			if err := w.flush(); err != nil {
+				return false, err
+			}
+		}
+		w.pending = append(w.pending, entries...)
+		mustSync = true
+	}
+	hs := &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
+	if !raft.IsEmptyHardState(hs) {
+		w.hard = hs
+		mustSync = mustSync || hs.GetTerm() != w.term || hs.GetVote() != w.vote
+		w.term, w.vote = hs.GetTerm(), hs.GetVote()
+	}
+	for _, answer := range m.GetResponses() {
+		if answer.GetTo() != w.id {
+			w.answers = append(w.answers, answer)
+		}
+	}
+	return mustSync, nil
+}
+
+// takeSnapshot records a snapshot of this member's own state. One that was
+// overtaken by a received snapshot is left out: a restart begins at the last
+// record, and the entries between the two were never here.
+func (w *writer) takeSnapshot(s *raftpb.SnapshotMetadata) (mustSync bool, err error) {
+	if s.GetIndex() <= w.snapshot {
+		return false, nil
+	}
+	if err := w.flush(); err != nil {
+		return false, err
+	}
+	w.snapshot = s.GetIndex()
+	return true, w.log.AppendSnapshot(s)
+}
+
+// receiveSnapshot writes the file before the record, so that a record never
+// names a file that is not there. The hard state that covers the record comes
+// behind it with the same sync; without it the record does not count.
+func (w *writer) receiveSnapshot(snap *raftpb.Snapshot) error {
+	if err := w.flush(); err != nil {
+		return err
+	}
+	if err := w.log.WriteSnapFile(snap); err != nil {
+		return err
+	}
+	crash.Here("raft/before-snapshot-record")
+	must.True(snap.GetMetadata().GetIndex() > w.snapshot, "snapshot %d behind %d", snap.GetMetadata().GetIndex(), w.snapshot)
+	w.snapshot = snap.GetMetadata().GetIndex()
+	return w.log.AppendSnapshot(snap.GetMetadata())
+}
+
+func (w *writer) flush() error {
+	if len(w.pending) == 0 && w.hard == nil {
+		return nil
+	}
+	err := w.log.Append(w.hard, w.pending)
+	clear(w.pending)
+	w.pending, w.hard = w.pending[:0], nil
+	return err
+}
+
+// writeQueue hands items from the loop to the writer goroutine. Items are never
+// dropped; the loop stops feeding the core when it grows too long.
+type writeQueue struct {
+	wake chan struct{}
+
+	mu    sync.Mutex
+	items []writeItem
+	bytes int // queued or being written
+}
+
+func newWriteQueue() *writeQueue { return &writeQueue{wake: make(chan struct{}, 1)} }
+
+func (q *writeQueue) put(messages []*raftpb.Message, more ...writeItem) {
+	if len(messages)+len(more) == 0 {
+		return
+	}
+	q.mu.Lock()
+	for _, m := range messages {
+		it := writeItem{message: m}
+		q.items = append(q.items, it)
+		q.bytes += it.bytes()
+	}
+	q.items = append(q.items, more...)
+	q.mu.Unlock()
+	poke(q.wake)
+}
+
+func (q *writeQueue) backlogBytes() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
+}
+
+// take swaps the queue for an empty one.
+func (q *writeQueue) take(empty []writeItem) []writeItem {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	items := q.items
+	q.items = empty
+	return items
+}
+
+// run is the writer goroutine: drain, append, sync once, answer. It returns on
+// the first failure: a log that failed once is not written again.
+func (q *writeQueue) run(ctx context.Context, w *writer, t Transport, in *inbox) error {
+	var items []writeItem
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-q.wake:
+		}
+		clear(items)
+		if items = q.take(items[:0]); len(items) == 0 {
+			continue
+		}
+		answers, err := w.write(items)
+		if err != nil {
+			return err
+		}
+		in.written(items)
+		if len(answers) > 0 {
+			t.Send(answers)
+		}
+		size := 0
+		for _, it := range items {
+			if it.message != nil {
+				size += it.bytes()
+			} else {
+				close(it.done)
+			}
+		}
+		q.mu.Lock()
+		q.bytes -= size
+		q.mu.Unlock()
+	}
+}
+
+// poke wakes the reader of a signal channel; pokes before it wakes are one.
+func poke(signal chan<- struct{}) {
+	select {
+	case signal <- struct{}{}:
+	default:
+	}
+}
