@@ -58,10 +58,10 @@ func (t *Transport) tracked(serve http.HandlerFunc) http.HandlerFunc {
 
 // identify fills the headers by which a member says who it is.
 func (t *Transport) identify(h http.Header) {
-	h[headerFrom] = []string{hex(t.cfg.Self)}
+	h[headerFrom] = []string{hexID(t.cfg.Self)}
 	h[headerVersion] = []string{t.cfg.Version}
 	h[headerMinVersion] = []string{t.cfg.MinClusterVersion}
-	h["X-Etcd-Cluster-ID"] = []string{hex(t.cfg.Cluster)}
+	h["X-Etcd-Cluster-ID"] = []string{hexID(t.cfg.Cluster)}
 	h["X-PeerURLs"] = []string{strings.Join(t.localURLs(), ",")}
 }
 
@@ -80,18 +80,28 @@ func (t *Transport) compatible(w http.ResponseWriter, r *http.Request, method st
 		http.Error(w, "Method Not Allowed", http.StatusMethodNotAllowed)
 		return false
 	}
-	w.Header()["X-Etcd-Cluster-ID"] = []string{hex(t.cfg.Cluster)}
+	w.Header()["X-Etcd-Cluster-ID"] = []string{hexID(t.cfg.Cluster)}
 	err := t.checkVersions(r.Header)
-	if err == nil && r.Header.Get(headerCluster) != hex(t.cfg.Cluster) {
+	if err == nil && r.Header.Get(headerCluster) != hexID(t.cfg.Cluster) {
 		err = ErrClusterMismatch
 	}
 	if err != nil {
-		t.log.Warn("request of another member refused", "from", r.Header.Get(headerFrom),
-			"address", r.RemoteAddr, "path", r.URL.Path, "error", err, "cluster", r.Header.Get(headerCluster))
+		t.logRefusal(r, err.Error(), "version", r.Header.Get(headerVersion), "cluster", r.Header.Get(headerCluster))
 		http.Error(w, err.Error(), http.StatusPreconditionFailed)
 		return false
 	}
 	return true
+}
+
+// logRefusal warns about a request that was refused. The same refusal is logged
+// once a minute: a stream is dialed ten times a second.
+func (t *Transport) logRefusal(r *http.Request, reason string, more ...any) {
+	from := r.Header.Get(headerFrom)
+	if !t.refusals.due(from + r.URL.Path + reason) {
+		return
+	}
+	t.log.Warn("request of another member refused", append([]any{"reason", reason,
+		"from", from, "address", r.RemoteAddr, "path", r.URL.Path}, more...)...)
 }
 
 // checkVersions compares major and minor numbers both ways: the other must be
@@ -126,7 +136,9 @@ func olderMinor(a, b *semver.Version) bool {
 
 // serveStream attaches a stream that another member dialed.
 func (t *Transport) serveStream(w http.ResponseWriter, r *http.Request) {
-	w.Header()[headerVersion] = []string{t.cfg.Version}
+	if r.Method == http.MethodGet {
+		w.Header()[headerVersion] = []string{t.cfg.Version}
+	}
 	if !t.compatible(w, r, http.MethodGet) {
 		return
 	}
@@ -136,19 +148,19 @@ func (t *Transport) serveStream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if t.cfg.Receiver.Removed(from) {
-		t.log.Warn("stream of a removed member refused", "member", hex(from))
+		t.logRefusal(r, ErrRemoved.Error())
 		http.Error(w, ErrRemoved.Error(), http.StatusGone)
 		return
 	}
 	p := t.peer(from)
 	if p == nil || !t.isPeer(p) {
 		t.callerRemembered(from, callerURLs(r.Header))
-		t.log.Warn("stream of an unknown member refused", "member", hex(from), "address", r.RemoteAddr)
+		t.logRefusal(r, "error sender not found")
 		http.Error(w, "error sender not found", http.StatusNotFound)
 		return
 	}
-	if to := r.Header.Get(headerTo); to != hex(t.cfg.Self) {
-		t.log.Warn("stream for another member refused", "member", hex(from), "to", to)
+	if to := r.Header.Get(headerTo); to != hexID(t.cfg.Self) {
+		t.logRefusal(r, ErrNotForUs.Error(), "to", to)
 		http.Error(w, ErrNotForUs.Error(), http.StatusPreconditionFailed)
 		return
 	}
@@ -211,12 +223,9 @@ func (t *Transport) servePost(w http.ResponseWriter, r *http.Request) {
 	}
 	err = t.receive(r.Context(), m)
 	t.countReceived(m.GetFrom(), n, err)
-	if refused(w, err) {
-		return
-	}
 	if err != nil {
-		t.log.Debug("posted message not taken", "member", hex(m.GetFrom()), "type", m.GetType().String(), "error", err)
-		http.Error(w, "error processing raft message", http.StatusInternalServerError)
+		t.log.Debug("posted message not taken", "member", hexID(m.GetFrom()), "type", m.GetType().String(), "error", err)
+		refuse(w, err)
 		return
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -269,22 +278,18 @@ func (t *Transport) admit(m *raftpb.Message) error {
 	return nil
 }
 
-// refused answers what admit refused.
-func refused(w http.ResponseWriter, err error) bool {
-	switch {
-	case errors.Is(err, ErrRemoved):
+// refuse answers a message that was not taken. The sender takes 403 to mean
+// that it was removed, so nothing else may be answered by it.
+func refuse(w http.ResponseWriter, err error) {
+	if errors.Is(err, ErrRemoved) {
 		http.Error(w, "cannot process message from removed member", http.StatusForbidden)
-	case errors.Is(err, ErrNotForUs):
-		http.Error(w, "cannot process message to mismatch member", http.StatusForbidden)
-	default:
-		return false
+		return
 	}
-	return true
+	http.Error(w, "error processing raft message", http.StatusInternalServerError)
 }
 
 // serveProbe answers at once; the sender measures how long that took.
 func (t *Transport) serveProbe(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
 	_ = json.NewEncoder(w).Encode(struct { // a prober that left needs no answer
 		OK  bool
 		Now time.Time
@@ -315,7 +320,8 @@ func (b timedBody) Read(p []byte) (int, error) {
 	return b.r.Body.Read(p)
 }
 
-// done lifts the deadline, which would else count as the sender hanging up.
+// done lifts the deadline, which would else count as the sender hanging up. It
+// may be called again, and must be before the handler returns.
 func (b timedBody) done() {
 	if b.release() {
 		_ = b.control.SetReadDeadline(time.Time{})

@@ -92,7 +92,7 @@ func (p *peer) offer(q *queue, m *raftpb.Message) bool {
 	case putDropped:
 		p.count.sendFailures.Add(1)
 	case putDroppedNew:
-		p.t.log.Warn("queue full: messages are dropped", "member", hex(p.id), "type", m.GetType().String())
+		p.t.log.Warn("queue full: messages are dropped", "member", hexID(p.id), "type", m.GetType().String())
 		p.lost(1)
 	}
 	return true
@@ -148,11 +148,11 @@ func (p *peer) logChange(changed bool, cause error) {
 	switch {
 	case !changed || p.ctx.Err() != nil:
 	case p.health.since().IsZero():
-		p.t.log.Warn("member became inactive", "member", hex(p.id), "error", cause)
+		p.t.log.Warn("member became inactive", "member", hexID(p.id), "error", cause)
 	default:
-		p.t.log.Info("member became active", "member", hex(p.id))
+		p.t.log.Info("member became active", "member", hexID(p.id))
 	}
 }
 
-// hex is an ID as it stands in paths, headers and logs.
-func hex(id uint64) string { return strconv.FormatUint(id, 16) }
+// hexID is an ID as it stands in paths, headers and logs.
+func hexID(id uint64) string { return strconv.FormatUint(id, 16) }

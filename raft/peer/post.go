@@ -46,7 +46,7 @@ func (p *peer) postAll(msgs []*raftpb.Message) {
 		}
 		p.logChange(p.health.posted(err == nil), err)
 		if err != nil {
-			p.t.log.Debug("post failed", "member", hex(p.id), "type", m.GetType().String(), "error", err)
+			p.t.log.Debug("post failed", "member", hexID(p.id), "type", m.GetType().String(), "error", err)
 			p.lost(len(msgs) - i)
 			return
 		}
@@ -126,14 +126,14 @@ func (p *peer) answer(resp *http.Response, want int) error {
 	switch {
 	case resp.StatusCode == http.StatusGone,
 		resp.StatusCode == http.StatusForbidden && !strings.Contains(reason, "mismatch"):
-		p.t.log.Error("the member has been permanently removed from the cluster", "told-by", hex(p.id), "text", reason)
+		p.t.log.Error("the member has been permanently removed from the cluster", "told-by", hexID(p.id), "text", reason)
 		p.t.reports.selfRemoved()
 		return fmt.Errorf("%s: %w", resp.Status, ErrRemoved)
 	case resp.StatusCode == http.StatusPreconditionFailed && reason == ErrIncompatible.Error():
 		return fmt.Errorf("%s: %w", resp.Status, ErrIncompatible)
 	case resp.StatusCode == http.StatusPreconditionFailed && reason == ErrClusterMismatch.Error():
 		return fmt.Errorf("%s: %w (theirs %s, ours %s)", resp.Status, ErrClusterMismatch,
-			resp.Header.Get(headerCluster), hex(p.t.cfg.Cluster))
+			resp.Header.Get(headerCluster), hexID(p.t.cfg.Cluster))
 	case resp.StatusCode == http.StatusPreconditionFailed && reason == ErrNotForUs.Error():
 		return fmt.Errorf("%s: %w", resp.Status, ErrNotForUs)
 	}

@@ -3,6 +3,7 @@ package peer
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // reports carries news to the Receiver from goroutines that must not call it,
@@ -90,4 +91,25 @@ func signal(wake chan struct{}) {
 	case wake <- struct{}{}:
 	default:
 	}
+}
+
+// sometimes lets each of a bounded number of log lines through once a minute.
+type sometimes struct {
+	mu   sync.Mutex // guards what follows
+	last map[string]time.Time
+}
+
+func (s *sometimes) due(line string) bool {
+	const linesMax, every = 256, time.Minute
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := time.Now()
+	if last, ok := s.last[line]; ok && now.Sub(last) < every {
+		return false
+	}
+	if s.last == nil || len(s.last) >= linesMax {
+		s.last = map[string]time.Time{}
+	}
+	s.last[line] = now
+	return true
 }

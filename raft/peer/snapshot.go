@@ -29,7 +29,7 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, body io.ReadCloser, size int
 	id := m.GetTo()
 	p := t.peer(id)
 	if p == nil || !p.sending.CompareAndSwap(false, true) {
-		t.log.Warn("snapshot not sent: member unknown, or one is under way", "member", hex(id))
+		t.log.Warn("snapshot not sent: member unknown, or one is under way", "member", hexID(id))
 		body.Close()
 		t.reports.snapshotSent(id, false)
 		return
@@ -48,7 +48,7 @@ func (t *Transport) SendSnapshot(m *raftpb.Message, body io.ReadCloser, size int
 func (p *peer) sendSnapshot(m *raftpb.Message, body io.ReadCloser, size int64) {
 	p.count.snapshotsSendInflight.Add(1)
 	began := time.Now()
-	p.t.log.Info("sending snapshot", "member", hex(p.id), "index", m.GetSnapshot().GetMetadata().GetIndex(), "bytes", size)
+	p.t.log.Info("sending snapshot", "member", hexID(p.id), "index", m.GetSnapshot().GetMetadata().GetIndex(), "bytes", size)
 	err := p.postSnapshot(m, body, size)
 	took := time.Since(began)
 	p.count.snapshotsSendInflight.Add(-1)
@@ -58,11 +58,11 @@ func (p *peer) sendSnapshot(m *raftpb.Message, body io.ReadCloser, size int64) {
 	}
 	if err != nil {
 		p.count.snapshotSendFailures.Add(1)
-		p.t.log.Warn("snapshot not sent", "member", hex(p.id), "took", took, "error", err)
+		p.t.log.Warn("snapshot not sent", "member", hexID(p.id), "took", took, "error", err)
 		p.lost(1)
 	} else {
 		p.count.snapshotsSent.Add(1)
-		p.t.log.Info("snapshot sent", "member", hex(p.id), "took", took)
+		p.t.log.Info("snapshot sent", "member", hexID(p.id), "took", took)
 	}
 	p.t.reports.snapshotSent(p.id, err == nil)
 }
@@ -103,6 +103,7 @@ func (p *peer) postSnapshot(m *raftpb.Message, db io.ReadCloser, size int64) err
 
 var (
 	errStalled   = errors.New("peer: snapshot made no progress")
+	errWrongType = errors.New("wrong raft message type")
 	errShortBody = errors.New("peer: database is not of the announced size")
 )
 
@@ -156,15 +157,17 @@ func (t *Transport) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	}
 	t.rememberPoster(r.Header)
 	body := newTimedBody(w, r, t.cfg.StallTimeout)
+	defer body.done()
 	m, n, err := decodeSnapshotHead(body)
 	if err != nil {
 		t.countReceived(headerID(r.Header), n, err)
 		t.log.Warn("snapshot message not read", "from", r.Header.Get(headerFrom), "error", err)
-		http.Error(w, "error reading snapshot message: "+err.Error(), http.StatusBadRequest)
+		http.Error(w, headProblem(err), http.StatusBadRequest)
 		return
 	}
-	if err := t.admit(m); refused(w, err) {
+	if err := t.admit(m); err != nil {
 		t.countReceived(m.GetFrom(), n, err)
+		refuse(w, err)
 		return
 	}
 	if !t.beginSnapshot(m.GetFrom()) {
@@ -177,7 +180,7 @@ func (t *Transport) serveSnapshot(w http.ResponseWriter, r *http.Request) {
 	if t.cfg.Observer != nil {
 		t.cfg.Observer.SnapshotReceive(m.GetFrom(), time.Since(began), err)
 	}
-	log := t.log.With("member", hex(m.GetFrom()), "index", snapshotIndex(m), "bytes", bytesIn, "took", time.Since(began))
+	log := t.log.With("member", hexID(m.GetFrom()), "index", snapshotIndex(m), "bytes", bytesIn, "took", time.Since(began))
 	if err != nil {
 		log.Warn("snapshot not received", "error", err)
 		http.Error(w, err.Error(), status)
@@ -197,9 +200,17 @@ func decodeSnapshotHead(r io.Reader) (*raftpb.Message, int, error) {
 		return nil, fr.n, err
 	}
 	if m.GetType() != raftpb.MsgSnap || snapshotIndex(m) == 0 {
-		return nil, fr.n, fmt.Errorf("message of type %s: %w", m.GetType(), ErrMalformed)
+		return nil, fr.n, errWrongType
 	}
 	return m, fr.n, nil
+}
+
+// headProblem is the answer's text for an error of decodeSnapshotHead.
+func headProblem(err error) string {
+	if err == errWrongType {
+		return err.Error()
+	}
+	return fmt.Sprintf("failed to decode raft message (%v)", err)
 }
 
 // beginSnapshot counts a transfer in, unless there are too many.

@@ -48,7 +48,7 @@ func (p *peer) read(kind streamKind) {
 		}
 		if text := err.Error(); text != failed {
 			failed = text
-			p.t.log.Warn("stream from member is down", "member", hex(p.id), "stream", kind.String(), "error", err)
+			p.t.log.Warn("stream from member is down", "member", hexID(p.id), "stream", kind.String(), "error", err)
 		}
 		wait(p.ctx, p.t.cfg.RetryEvery-time.Since(began))
 	}
@@ -60,12 +60,12 @@ func (p *peer) readOnce(kind streamKind, up func()) error {
 	at := p.urls.pick()
 	ctx, cancel := context.WithCancel(p.ctx)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.url+pathStream+kind.String()+"/"+hex(p.t.cfg.Self), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.url+pathStream+kind.String()+"/"+hexID(p.t.cfg.Self), nil)
 	if err != nil {
 		return fmt.Errorf("make request: %w", err)
 	}
 	p.t.identify(req.Header)
-	req.Header.Set(headerTo, hex(p.id))
+	req.Header.Set(headerTo, hexID(p.id))
 	resp, err := p.t.streams.Do(req)
 	if err != nil {
 		p.urls.failed(at)
@@ -78,7 +78,7 @@ func (p *peer) readOnce(kind streamKind, up func()) error {
 	}
 	up()
 	p.logChange(p.health.streamUp(), nil)
-	p.t.log.Info("stream from member is up", "member", hex(p.id), "stream", kind.String())
+	p.t.log.Info("stream from member is up", "member", hexID(p.id), "stream", kind.String())
 	err = p.deliver(kind.decoder(resp.Body, p.id, p.t.cfg.Self))
 	p.logChange(p.health.streamDown(), err)
 	return err
@@ -98,7 +98,7 @@ func (p *peer) deliver(d decoder) error {
 		}
 		if err := p.t.receive(p.ctx, m); err != nil {
 			p.count.receiveFailures.Add(1)
-			p.t.log.Debug("message not taken", "member", hex(p.id), "type", m.GetType().String(), "error", err)
+			p.t.log.Debug("message not taken", "member", hexID(p.id), "type", m.GetType().String(), "error", err)
 		}
 	}
 }
@@ -123,12 +123,12 @@ func (p *peer) write(w http.ResponseWriter, r *http.Request, kind streamKind) {
 	out := streamWriter{peer: p, encoder: kind.encoder(), to: w, control: http.NewResponseController(w)}
 	unblock := context.AfterFunc(p.ctx, out.abort)
 	defer unblock()
-	p.t.log.Info("stream to member is up", "member", hex(p.id), "stream", kind.String())
+	p.t.log.Info("stream to member is up", "member", hexID(p.id), "stream", kind.String())
 	err := out.run(r.Context(), q, session)
 	if !q.close(session) {
 		return // replaced, or the peer ended: nothing that was queued is lost by this stream
 	}
-	p.t.log.Warn("stream to member is down", "member", hex(p.id), "stream", kind.String(), "error", err)
+	p.t.log.Warn("stream to member is down", "member", hexID(p.id), "stream", kind.String(), "error", err)
 	p.lost(0)
 }
 
@@ -179,7 +179,7 @@ func (s *streamWriter) batch(msgs []*raftpb.Message, q *queue) error {
 	for i, m := range msgs {
 		var err error
 		if buf, err = s.encoder.message(buf, m); err != nil {
-			s.t.log.Error("message not sent", "member", hex(s.id), "type", m.GetType().String(), "error", err)
+			s.t.log.Error("message not sent", "member", hexID(s.id), "type", m.GetType().String(), "error", err)
 			s.lost(1)
 			continue
 		}

@@ -116,6 +116,7 @@ type Transport struct {
 	streams    *http.Client // long-lived GETs
 	posts      *http.Client // messages without a stream, probes, snapshots
 	reports    *reports
+	refusals   sometimes
 	ctx        context.Context // ends all links
 	stop       context.CancelFunc
 	work       sync.WaitGroup // links and requests under way
@@ -248,7 +249,7 @@ func (t *Transport) add(id uint64, urls []string, kind peerKind) error {
 		if t.started {
 			p.start()
 		}
-		t.log.Info("member added", "member", hex(id), "kind", kind.String(), "urls", urls)
+		t.log.Info("member added", "member", hexID(id), "kind", kind.String(), "urls", urls)
 	case kind == kindPeer:
 		p.urls.set(bases)
 		if p.kind != kindPeer {
@@ -256,7 +257,7 @@ func (t *Transport) add(id uint64, urls []string, kind peerKind) error {
 			if t.started {
 				p.startReaders()
 			}
-			t.log.Info("remote became a peer", "member", hex(id), "urls", urls)
+			t.log.Info("remote became a peer", "member", hexID(id), "urls", urls)
 		}
 	}
 	return nil
@@ -281,11 +282,11 @@ func (t *Transport) callerRemembered(id uint64, urls []string) {
 		return
 	}
 	if unknown >= t.cfg.RemotesUnknownMax {
-		t.log.Warn("unknown caller not remembered: too many already", "member", hex(id))
+		t.log.Warn("unknown caller not remembered: too many already", "member", hexID(id))
 		return
 	}
 	if err := t.add(id, urls, kindCaller); err != nil {
-		t.log.Warn("unknown caller not remembered", "member", hex(id), "error", err)
+		t.log.Warn("unknown caller not remembered", "member", hexID(id), "error", err)
 	}
 }
 
@@ -310,7 +311,7 @@ func (t *Transport) Remove(id uint64) {
 	t.mu.Unlock()
 	if p != nil {
 		p.end()
-		t.log.Info("member removed", "member", hex(id))
+		t.log.Info("member removed", "member", hexID(id))
 	}
 }
 

@@ -3,7 +3,7 @@ package peer
 import (
 	"context"
 	"crypto/tls"
-	hexenc "encoding/hex"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -48,7 +48,7 @@ func parseURLs(urls []string) ([]base, error) {
 				return nil, fmt.Errorf("peer URL %q has no socket path", s)
 			}
 			scheme := strings.Replace(u.Scheme, "unix", "http", 1)
-			bases = append(bases, base{url: scheme + "://" + hexenc.EncodeToString([]byte(path)) + unixHost})
+			bases = append(bases, base{url: scheme + "://" + hex.EncodeToString([]byte(path)) + unixHost})
 		default:
 			return nil, fmt.Errorf("peer URL %q: scheme must be http, https, unix or unixs", s)
 		}
@@ -167,7 +167,7 @@ func socketOf(address string) (network, target string, err error) {
 	if err != nil || !strings.HasSuffix(host, unixHost) {
 		return "tcp", address, nil
 	}
-	path, err := hexenc.DecodeString(strings.TrimSuffix(host, unixHost))
+	path, err := hex.DecodeString(strings.TrimSuffix(host, unixHost))
 	if err != nil {
 		return "", "", fmt.Errorf("decode socket path in %q: %w", address, err)
 	}
