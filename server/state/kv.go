@@ -1,6 +1,8 @@
 package state
 
 import (
+	"errors"
+
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -22,6 +24,9 @@ func (m *Machine) put(w *mvcc.Writer, r *pb.PutRequest, res *Result) {
 
 func (m *Machine) txn(w *mvcc.Writer, r *pb.TxnRequest, res *Result) {
 	resp, err := w.Txn(r, m.leaseExists)
+	if errors.Is(err, mvcc.ErrLeaseNotFound) {
+		err = ErrLeaseNotFound
+	}
 	if err != nil {
 		res.Err = err
 		return

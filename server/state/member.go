@@ -151,8 +151,8 @@ func loadRemovedMembers(store *mvcc.Store) (map[MemberID]struct{}, error) {
 // raft must be given a no-op in its place. Only the applier calls it, in log
 // order with Apply.
 //
-// A Skipped entry is in the store already, but raft may still need to hear of
-// it, according to the configuration that raft was started with.
+// A Skipped change is part of ConfState already. Raft, which is started with
+// that, must not be given it again either.
 func (m *Machine) ApplyConfChange(at mvcc.Applied, cc ConfChange) Result {
 	if at.Index <= m.applied.Index {
 		return Result{Skipped: true}
