@@ -126,8 +126,9 @@ func (p *peer) answer(resp *http.Response, want int) error {
 	switch {
 	case resp.StatusCode == http.StatusGone,
 		resp.StatusCode == http.StatusForbidden && !strings.Contains(reason, "mismatch"):
-		p.t.log.Error("the member has been permanently removed from the cluster", "told-by", hexID(p.id), "text", reason)
-		p.t.reports.selfRemoved()
+		if p.t.reports.selfRemoved() {
+			p.t.log.Error("the member has been permanently removed from the cluster", "told-by", hexID(p.id), "text", reason)
+		}
 		return fmt.Errorf("%s: %w", resp.Status, ErrRemoved)
 	case resp.StatusCode == http.StatusPreconditionFailed && reason == ErrIncompatible.Error():
 		return fmt.Errorf("%s: %w", resp.Status, ErrIncompatible)
