@@ -15,7 +15,7 @@ import (
 
 // post sends what has no stream and probes the round trip, until the peer ends.
 // One at a time: a member that does not answer a post answers no probe either.
-func (p *peer) post(session *session) {
+func (p *peer) post() {
 	probes := time.NewTicker(p.t.cfg.ProbeEvery)
 	defer probes.Stop()
 	for {
@@ -28,8 +28,8 @@ func (p *peer) post(session *session) {
 			if err == nil && p.t.cfg.Observer != nil {
 				p.t.cfg.Observer.RoundTrip(p.id, took)
 			}
-		case <-session.wake:
-			msgs := p.posts.drain(session)
+		case <-p.poster.wake:
+			msgs := p.posts.drain(p.poster)
 			p.postAll(msgs)
 			p.posts.recycle(msgs)
 		}
