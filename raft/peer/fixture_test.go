@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -129,7 +131,7 @@ func serveOn(t *testing.T, id uint64, l net.Listener, url string, change func(*C
 		t.Fatal(err)
 	}
 	m.Transport = tr
-	m.http = &http.Server{Handler: tr.Handler()}
+	m.http = &http.Server{Handler: tr.Handler(), ErrorLog: log.New(io.Discard, "", 0)}
 	go m.http.Serve(l)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -33,6 +33,7 @@ type peer struct {
 
 	out     [streamKinds]*queue // what goes to streams that the peer dialed
 	posts   *queue              // what has no stream
+	poster  *session            // the only holder of posts
 	sending atomic.Bool         // a snapshot is under way
 	health  health
 	count   counters
@@ -45,6 +46,7 @@ func newPeer(t *Transport, id uint64, bases []base, kind peerKind) *peer {
 	for k := range p.out {
 		p.out[k] = newQueue(t.cfg.QueueCountMax, t.cfg.QueueBytesMax)
 	}
+	p.poster = p.posts.open() // what is sent before start waits
 	p.urls.set(bases)
 	p.end = func() {
 		cancel()
@@ -57,8 +59,7 @@ func newPeer(t *Transport, id uint64, bases []base, kind peerKind) *peer {
 
 // start begins the links; t.mu is held.
 func (p *peer) start() {
-	session := p.posts.open()
-	p.t.work.Go(func() { p.post(session) })
+	p.t.work.Go(p.post)
 	if p.kind == kindPeer {
 		p.startReaders()
 	}
@@ -79,9 +80,7 @@ func (p *peer) send(m *raftpb.Message) {
 	if p.offer(p.out[streamMessage], m) {
 		return
 	}
-	if !p.offer(p.posts, m) {
-		p.lost(1) // Run has not started yet, or has ended
-	}
+	p.offer(p.posts, m)
 }
 
 // offer reports whether the link took care of the message, be it by dropping it.

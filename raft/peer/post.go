@@ -15,7 +15,7 @@ import (
 
 // post sends what has no stream and probes the round trip, until the peer ends.
 // One at a time: a member that does not answer a post answers no probe either.
-func (p *peer) post(session *session) {
+func (p *peer) post() {
 	probes := time.NewTicker(p.t.cfg.ProbeEvery)
 	defer probes.Stop()
 	for {
@@ -28,8 +28,8 @@ func (p *peer) post(session *session) {
 			if err == nil && p.t.cfg.Observer != nil {
 				p.t.cfg.Observer.RoundTrip(p.id, took)
 			}
-		case <-session.wake:
-			msgs := p.posts.drain(session)
+		case <-p.poster.wake:
+			msgs := p.posts.drain(p.poster)
 			p.postAll(msgs)
 			p.posts.recycle(msgs)
 		}
@@ -126,8 +126,9 @@ func (p *peer) answer(resp *http.Response, want int) error {
 	switch {
 	case resp.StatusCode == http.StatusGone,
 		resp.StatusCode == http.StatusForbidden && !strings.Contains(reason, "mismatch"):
-		p.t.log.Error("the member has been permanently removed from the cluster", "told-by", hexID(p.id), "text", reason)
-		p.t.reports.selfRemoved()
+		if p.t.reports.selfRemoved() {
+			p.t.log.Error("the member has been permanently removed from the cluster", "told-by", hexID(p.id), "text", reason)
+		}
 		return fmt.Errorf("%s: %w", resp.Status, ErrRemoved)
 	case resp.StatusCode == http.StatusPreconditionFailed && reason == ErrIncompatible.Error():
 		return fmt.Errorf("%s: %w", resp.Status, ErrIncompatible)

@@ -48,13 +48,16 @@ func (r *reports) snapshotSent(id uint64, ok bool) {
 	signal(r.wake)
 }
 
-func (r *reports) selfRemoved() {
+// selfRemoved reports whether this is the first to say so.
+func (r *reports) selfRemoved() bool {
 	r.mu.Lock()
-	if r.removed == removalNone {
+	first := r.removed == removalNone
+	if first {
 		r.removed = removalPending
 	}
 	r.mu.Unlock()
 	signal(r.wake)
+	return first
 }
 
 // deliver calls the receiver until ctx ends.

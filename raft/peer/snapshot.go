@@ -104,7 +104,7 @@ func (p *peer) postSnapshot(m *raftpb.Message, db io.ReadCloser, size int64) err
 var (
 	errStalled   = errors.New("peer: snapshot made no progress")
 	errWrongType = errors.New("wrong raft message type")
-	errShortBody = errors.New("peer: database is not of the announced size")
+	errWrongSize = errors.New("peer: database is not of the announced size")
 )
 
 // snapshotBody is the body of a request. Each read by the HTTP client is
@@ -136,16 +136,27 @@ func (b *snapshotBody) Close() error {
 }
 
 // exactReader fails when the database is shorter or longer than was announced.
+// It looks beyond the end before it gives the last bytes away: a receiver that
+// has them all takes the database for complete.
 type exactReader struct {
 	r    io.Reader
 	left int64
 }
 
 func (e *exactReader) Read(p []byte) (int, error) {
+	if e.left == 0 {
+		return 0, io.EOF
+	}
 	n, err := e.r.Read(p)
 	e.left -= int64(n)
+	if e.left == 0 && err == nil {
+		var more int
+		if more, err = io.ReadFull(e.r, make([]byte, 1)); more > 0 {
+			return 0, errWrongSize
+		}
+	}
 	if e.left < 0 || (err == io.EOF && e.left > 0) {
-		return 0, errShortBody
+		return 0, errWrongSize
 	}
 	return n, err
 }

@@ -3,6 +3,7 @@ package peer
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -156,7 +157,7 @@ func (s *streamWriter) run(ctx context.Context, q *queue, session *session) erro
 		case <-session.replaced:
 			return nil
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return errHungUp
 		case <-idle.C:
 			err = s.flush(s.encoder.heartbeat(s.buf[:0]))
 		case <-session.wake:
@@ -235,6 +236,8 @@ func (s *streamWriter) flush(buf []byte) error {
 
 // abort ends a write that hangs. Safe beside any write.
 func (s *streamWriter) abort() { _ = s.control.SetWriteDeadline(time.Unix(1, 0)) }
+
+var errHungUp = errors.New("peer: the member hung up")
 
 // wait returns after d, or when ctx ends.
 func wait(ctx context.Context, d time.Duration) {

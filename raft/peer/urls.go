@@ -32,28 +32,35 @@ func parseURLs(urls []string) ([]base, error) {
 	}
 	bases := make([]base, 0, len(urls))
 	for _, s := range urls {
-		u, err := url.Parse(strings.TrimSpace(s))
+		b, err := parseURL(strings.TrimSpace(s))
 		if err != nil {
-			return nil, fmt.Errorf("parse peer URL %q: %w", s, err)
+			return nil, err
 		}
-		switch u.Scheme {
-		case "http", "https":
-			if u.Host == "" {
-				return nil, fmt.Errorf("peer URL %q has no host", s)
-			}
-			bases = append(bases, base{url: u.Scheme + "://" + u.Host + strings.TrimRight(u.Path, "/")})
-		case "unix", "unixs":
-			path := u.Host + u.Path
-			if path == "" {
-				return nil, fmt.Errorf("peer URL %q has no socket path", s)
-			}
-			scheme := strings.Replace(u.Scheme, "unix", "http", 1)
-			bases = append(bases, base{url: scheme + "://" + hex.EncodeToString([]byte(path)) + unixHost})
-		default:
-			return nil, fmt.Errorf("peer URL %q: scheme must be http, https, unix or unixs", s)
-		}
+		bases = append(bases, b)
 	}
 	return bases, nil
+}
+
+func parseURL(s string) (base, error) {
+	scheme, path, _ := strings.Cut(s, "://")
+	if scheme == "unix" || scheme == "unixs" {
+		if path == "" {
+			return base{}, fmt.Errorf("peer URL %q has no socket path", s)
+		}
+		scheme = strings.Replace(scheme, "unix", "http", 1)
+		return base{url: scheme + "://" + hex.EncodeToString([]byte(path)) + unixHost}, nil
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return base{}, fmt.Errorf("parse peer URL %q: %w", s, err)
+	}
+	if u.Scheme != "http" && u.Scheme != "https" {
+		return base{}, fmt.Errorf("peer URL %q: scheme must be http, https, unix or unixs", s)
+	}
+	if u.Host == "" {
+		return base{}, fmt.Errorf("peer URL %q has no host", s)
+	}
+	return base{url: u.Scheme + "://" + u.Host + strings.TrimRight(u.Path, "/")}, nil
 }
 
 // urlList is the URLs of one member and the one that worked last. All links of
