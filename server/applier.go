@@ -152,7 +152,7 @@ func (a *applier) followLease(change state.LeaseChange) {
 func (a *applier) followMember(change state.MemberChange) {
 	m := change.Member
 	a.log.Info("membership changed", "member", fmt.Sprintf("%x", uint64(m.ID)), "name", m.Name,
-		"change", change.Kind.String(), "peer-urls", m.PeerURLs, "learner", m.IsLearner)
+		"change", changeName(change.Kind), "peer-urls", m.PeerURLs, "learner", m.IsLearner)
 	if m.ID == a.self {
 		if change.Kind == state.MemberRemoved {
 			a.stopRemoved()
@@ -171,6 +171,22 @@ func (a *applier) followMember(change state.MemberChange) {
 	if err != nil {
 		a.log.Warn("link to member not changed", "member", fmt.Sprintf("%x", uint64(m.ID)), "error", err.Error())
 	}
+}
+
+func changeName(k state.MemberChangeKind) string {
+	switch k {
+	case state.MemberAdded:
+		return "added"
+	case state.MemberPromoted:
+		return "promoted"
+	case state.MemberUpdated:
+		return "updated"
+	case state.MemberPublished:
+		return "published"
+	case state.MemberRemoved:
+		return "removed"
+	}
+	return "unknown"
 }
 
 // promoteLeases starts the leases' clock when this member has applied the first

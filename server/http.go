@@ -80,7 +80,7 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Server) unhealthy(ctx context.Context, exclude []string, serializable bool) (reason string) {
-	for _, a := range s.machine.Alarms() {
+	for _, a := range s.machine.Alarms(pb.AlarmType_NONE) {
 		if !slices.Contains(exclude, a.Alarm.String()) {
 			return "ALARM " + a.Alarm.String()
 		}
@@ -119,7 +119,7 @@ func (s *Server) checkLinearizable(ctx context.Context) error {
 }
 
 func (s *Server) checkCorruption(context.Context) error {
-	for _, a := range s.machine.Alarms() {
+	for _, a := range s.machine.Alarms(pb.AlarmType_NONE) {
 		if a.Alarm == pb.AlarmType_CORRUPT {
 			return fmt.Errorf("alarm activated: %s", a.Alarm)
 		}

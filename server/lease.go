@@ -190,8 +190,10 @@ type leaseTTLEnvelope struct {
 	response *pb.LeaseTimeToLiveResponse
 }
 
-func (e leaseTTLEnvelope) marshalRequest() ([]byte, error)  { return wrapField1(e.request.MarshalVT()) }
-func (e leaseTTLEnvelope) marshalResponse() ([]byte, error) { return wrapField1(e.response.MarshalVT()) }
+func (e leaseTTLEnvelope) marshalRequest() ([]byte, error) { return wrapField1(e.request.MarshalVT()) }
+func (e leaseTTLEnvelope) marshalResponse() ([]byte, error) {
+	return wrapField1(e.response.MarshalVT())
+}
 
 func (e *leaseTTLEnvelope) unmarshalRequest(b []byte) error {
 	e.request = &pb.LeaseTimeToLiveRequest{}

@@ -16,11 +16,11 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
-	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 	"github.com/kvorum/kvorum/internal/version"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/proto/membershippb"
 	"github.com/kvorum/kvorum/server/api"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 )
 
 const (

@@ -49,6 +49,7 @@ type Server struct {
 	waiters  *waiters
 	progress progress
 	leases   *leaseKeeper
+	quota    quota
 
 	peerClient      *http.Client
 	peerListeners   []net.Listener
@@ -73,7 +74,6 @@ type Server struct {
 	proposalsFailed atomic.Uint64
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
-	quotaAlarm      atomic.Bool // a NOSPACE alarm of this member is on its way
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is
@@ -113,6 +113,7 @@ func (s *Server) open(ctx context.Context) error {
 		disk.close()
 		return err
 	}
+	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
 	s.registerMetrics()
 	return nil
 }
@@ -165,8 +166,14 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
-		NoSync: s.cfg.UnsafeNoFsync, Logger: s.log,
+		NoSync: s.cfg.UnsafeNoFsync,
 	}
+}
+
+// storeBytes is the size of the database with what is not in the file yet.
+func (s *Server) storeBytes() int64 {
+	stats := s.store.Stats()
+	return stats.SizeBytes + int64(stats.UnflushedBytes)
 }
 
 func (s *Server) localPeerURLs() []string {
@@ -319,30 +326,6 @@ func (s *Server) OnLeaderLost(fn func()) (stop func()) {
 		})
 	})
 	return cancel
-}
-
-// CheckQuota implements api.Member. The first request that does not fit raises
-// the alarm, which then holds on every member until it is disarmed.
-func (s *Server) CheckQuota(costBytes int) error {
-	quota := s.cfg.quotaBytes()
-	if quota == 0 || s.store.SizeBytes()+int64(costBytes) < quota {
-		return nil
-	}
-	s.raiseNoSpace()
-	return state.ErrNoSpace
-}
-
-func (s *Server) raiseNoSpace() {
-	if s.machine.HasAlarm(pb.AlarmType_NOSPACE) || !s.quotaAlarm.CompareAndSwap(false, true) {
-		return
-	}
-	s.background.Go(func() {
-		defer s.quotaAlarm.Store(false)
-		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(s.self), Alarm: pb.AlarmType_NOSPACE}
-		if err := s.proposeInternal(s.ctx, &pb.InternalRaftRequest{Alarm: alarm}); err != nil {
-			s.log.Warn("alarm was not raised", "alarm", "NOSPACE", "error", err.Error())
-		}
-	})
 }
 
 // receiver is what the transport tells the member. The messages pass through

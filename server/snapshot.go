@@ -69,10 +69,7 @@ func (s *Server) runSnapshots(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case t := <-s.snapshots:
-			if err := s.store.Flush(ctx, uint64(t.meta.Index)); err != nil {
-				if ctx.Err() != nil {
-					return nil
-				}
+			if err := s.store.Flush(); err != nil {
 				return fmt.Errorf("flush before snapshot %d: %w", t.meta.Index, err)
 			}
 			if err := s.node.SaveSnapshot(ctx, t.meta, t.body); err != nil {

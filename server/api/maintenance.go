@@ -47,7 +47,7 @@ func (m Maintenance) Status(context.Context, *pb.StatusRequest) (*pb.StatusRespo
 	if raft.Leader == 0 {
 		response.Errors = append(response.Errors, ErrNoLeader.Error())
 	}
-	for _, a := range m.machine.Alarms() {
+	for _, a := range m.machine.Alarms(pb.AlarmType_NONE) {
 		response.Errors = append(response.Errors, fmt.Sprintf("memberID:%d  alarm:%s", a.MemberID, a.Alarm))
 	}
 	return response, nil
