@@ -27,6 +27,7 @@ func run(args []string) error {
 	cfg := embed.NewConfig()
 	flags := flag.NewFlagSet("etcdserver", flag.ContinueOnError)
 	cfg.AddFlags(flags)
+	flags.StringVar(&cfg.ClusterState, "initial-cluster-state", cfg.ClusterState, "Initial cluster state (new or existing).")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return nil
