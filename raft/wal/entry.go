@@ -37,10 +37,9 @@ func appendEntryHead(buf []byte, e *raftpb.Entry) []byte {
 	return buf
 }
 
-// appendEntryRecord frames one entry and returns the new running checksum.
-func appendEntryRecord(buf []byte, crc uint32, e *raftpb.Entry) ([]byte, uint32) {
-	var room [48]byte
-	head := appendEntryHead(room[:0], e)
+// appendEntryRecord frames one entry, whose encoded head is given, and returns
+// the new running checksum.
+func appendEntryRecord(buf []byte, crc uint32, head []byte, e *raftpb.Entry) ([]byte, uint32) {
 	crc = crc32.Update(crc, castagnoli(), head)
 	crc = crc32.Update(crc, castagnoli(), e.Data)
 	return appendRecord(buf, kindEntry, crc, head, e.Data), crc
@@ -194,10 +193,4 @@ func eachField(b []byte, visit func(num protowire.Number, v uint64, data []byte)
 		b = b[n:]
 	}
 	return nil
-}
-
-// appendStateRecord frames a hard state and returns the new running checksum.
-func appendStateRecord(buf []byte, crc uint32, hs *raftpb.HardState) ([]byte, uint32) {
-	var room [33]byte
-	return appendPlain(buf, crc, kindState, appendState(room[:0], hs))
 }

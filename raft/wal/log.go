@@ -33,6 +33,7 @@ type Log struct {
 	offset int64     // end of the last record in the tail
 	crc    uint32    // running checksum at offset
 	buf    []byte    // reused for every batch
+	head   []byte    // reused for every record: its data up to the payload
 
 	state      *raftpb.HardState // latest; term, vote and commit always set
 	lastIndex  uint64            // of the last entry appended, or of a later snapshot
@@ -197,7 +198,8 @@ func (l *Log) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	}
 	l.buf = l.buf[:0]
 	for _, e := range entries {
-		l.buf, l.crc = appendEntryRecord(l.buf, l.crc, e)
+		l.head = appendEntryHead(l.head[:0], e)
+		l.buf, l.crc = appendEntryRecord(l.buf, l.crc, l.head, e)
 		l.lastIndex = e.GetIndex()
 		l.syncNeeded = true
 		if len(l.buf) >= bufferBytesMax {
@@ -211,7 +213,8 @@ func (l *Log) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 			l.syncNeeded = true
 		}
 		*l.state.Term, *l.state.Vote, *l.state.Commit = hs.GetTerm(), hs.GetVote(), hs.GetCommit()
-		l.buf, l.crc = appendStateRecord(l.buf, l.crc, l.state)
+		l.head = appendState(l.head[:0], l.state)
+		l.buf, l.crc = appendPlain(l.buf, l.crc, kindState, l.head)
 	}
 	return l.write()
 }
@@ -353,13 +356,12 @@ func (l *Log) fail(step string, err error) error {
 	return l.failed
 }
 
-// cut closes the full tail and starts the next segment.
+// cut closes the full tail, all of which is synced, and starts the next segment.
+// The truncation needs no sync of its own: zeros at the end of a segment end it
+// just as well.
 func (l *Log) cut() error {
 	if err := l.tail().Truncate(l.offset); err != nil {
 		return fmt.Errorf("truncate full segment: %w", err)
-	}
-	if err := l.tail().Sync(); err != nil {
-		return fmt.Errorf("sync full segment: %w", err)
 	}
 	crash.Here("wal/cut-before-create")
 	name := segmentName{l.held[len(l.held)-1].name.seq + 1, l.lastIndex + 1}
@@ -384,7 +386,7 @@ func (l *Log) segmentHead() ([]byte, uint32) {
 	head := appendRecord(nil, kindCRC, l.crc, nil, nil)
 	head, crc := appendPlain(head, l.crc, kindMetadata, l.metadata)
 	if !emptyState(l.state) {
-		head, crc = appendStateRecord(head, crc, l.state)
+		head, crc = appendPlain(head, crc, kindState, appendState(nil, l.state))
 	}
 	return head, crc
 }
