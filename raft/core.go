@@ -289,9 +289,19 @@ func (c *core) turn() bool {
 	}
 	rd := c.rn.Ready()
 	c.takeStates(&rd)
+	var votes []*raftpb.Message
 	for _, m := range rd.Messages {
 		switch {
+		case m.GetType() == raftpb.MsgVote:
+			votes = append(votes, m)
 		case m.GetTo() == raft.LocalAppendThread:
+			// The library lets a candidate ask for votes before its own term is
+			// durable. It could then win by the votes of others, append, crash,
+			// forget the term, be voted for by the same members again, and append
+			// something else under the same term and index. So the questions wait
+			// for the write, as answers do. (The library puts this message last.)
+			m.Responses = append(m.Responses, votes...)
+			votes = nil
 			c.work.Append = append(c.work.Append, m)
 		case m.GetTo() == raft.LocalApplyThread:
 			c.work.Applies = append(c.work.Applies, c.apply(m))
@@ -301,6 +311,7 @@ func (c *core) turn() bool {
 			c.work.Send = append(c.work.Send, m)
 		}
 	}
+	must.True(len(votes) == 0, "a candidate of term %d without a write", c.term)
 	return true
 }
 

@@ -7,10 +7,12 @@ import (
 	"log/slog"
 	mrand "math/rand/v2"
 	"os"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"testing"
 
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -89,7 +91,8 @@ type sim struct {
 	born   int
 	net    []*raftpb.Message
 	cut    map[[2]MemberID]bool
-	calm   bool // no faults any more
+	calm   bool    // no faults any more
+	faults float64 // how often things break, 1 is very often
 	serial int
 
 	committed []simEntry // what any member knows as committed; [i] has index i+1
@@ -143,6 +146,7 @@ func newSim(seed uint64) *sim {
 		rng: mrand.New(src), cut: map[[2]MemberID]bool{},
 		leaders: map[Term]MemberID{}, acked: map[string]Index{}, nodes: make([]*simNode, simPool),
 	}
+	s.faults = []float64{0.1, 0.3, 1}[s.rng.IntN(3)]
 	s.born = []int{1, 3, 3, 5}[s.rng.IntN(4)]
 	var changes []ConfChange
 	for id := range s.born {
@@ -166,7 +170,12 @@ func newSim(seed uint64) *sim {
 
 func (s *sim) chance(p float64) bool { return s.rng.Float64() < p }
 
-func (s *sim) run(steps int) error {
+func (s *sim) run(steps int) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+		}
+	}()
 	for i := range steps {
 		if i%400 == 0 {
 			s.partition()
@@ -181,7 +190,7 @@ func (s *sim) run(steps int) error {
 // partition draws which links are down for a while.
 func (s *sim) partition() {
 	clear(s.cut)
-	if s.chance(0.4) {
+	if s.chance(1 - 0.6*s.faults) {
 		return
 	}
 	for a := range MemberID(simPool) {
@@ -226,7 +235,7 @@ func (s *sim) step() error {
 		n.takeSnapshot()
 	case p < 0.9855:
 		n.core.transfer(s.pick().id)
-	case p < 0.992:
+	case p < 0.986+0.006*s.faults:
 		n.crash()
 		return nil
 	}
@@ -247,27 +256,37 @@ func (s *sim) deliver() error {
 		s.net = slices.Delete(s.net, i, i+1)
 	}
 	to := s.nodes[m.GetTo()-1]
-	if to == nil || to.core == nil {
-		return nil
-	}
-	if !s.calm && (s.cut[[2]MemberID{MemberID(m.GetFrom()), to.id}] || s.chance(0.03)) {
-		return nil
-	}
+	lost := to == nil || to.core == nil ||
+		!s.calm && (s.cut[[2]MemberID{MemberID(m.GetFrom()), to.id}] || s.chance(0.03))
 	if m.GetType() == raftpb.MsgSnap {
-		// The transport makes the body durable before the message is handed on.
+		if err := s.deliverBody(m, to, lost); err != nil {
+			return err
+		}
+	}
+	if lost {
+		return nil
+	}
+	to.core.step(m)
+	return to.act()
+}
+
+// deliverBody does the transport's part of a snapshot: the body is durable
+// before the message is handed on, and the sender hears how it went.
+func (s *sim) deliverBody(m *raftpb.Message, to *simNode, lost bool) error {
+	status := raft.SnapshotFailure
+	if !lost {
+		status = raft.SnapshotFinish
 		meta := Described(m)
 		to.disk.bodies = append(to.disk.bodies, simState{
 			index: meta.Index, term: meta.Term, conf: meta.Conf, gone: string(m.GetSnapshot().GetData()),
 		})
-		if from := s.nodes[m.GetFrom()-1]; from.core != nil {
-			from.core.rn.ReportSnapshot(m.GetTo(), 1)
-			if err := from.act(); err != nil {
-				return err
-			}
-		}
 	}
-	to.core.step(m)
-	return to.act()
+	from := s.nodes[m.GetFrom()-1]
+	if from.core == nil {
+		return nil
+	}
+	from.core.rn.ReportSnapshot(m.GetTo(), status)
+	return from.act()
 }
 
 func (n *simNode) config(start State) Config {
@@ -286,9 +305,6 @@ func (n *simNode) start() error {
 		}
 	}
 	start.Applied, start.Conf = n.flushed.index, n.flushed.conf
-	if os.Getenv("DBG") != "" {
-		fmt.Println("member", n.id, "starts", start.Snapshot, start.HardState, start.Applied, start.Conf, start.last())
-	}
 	c, err := newCore(n.config(start))
 	if err != nil {
 		return fmt.Errorf("start member %d: %w", n.id, err)
@@ -301,9 +317,6 @@ func (n *simNode) start() error {
 }
 
 func (n *simNode) crash() {
-	if os.Getenv("DBG") != "" {
-		fmt.Println("member", n.id, "crashed; commit", n.core.commit, "last", n.core.log.last())
-	}
 	n.core = nil
 	n.disk.crash()
 	n.s.counts.Crashes++
@@ -494,9 +507,6 @@ func (n *simNode) applyConf(e Entry, old bool) error {
 		n.state.gone += strconv.Itoa(int(cc.Member))
 	}
 	n.s.counts.ConfChanges++
-	if os.Getenv("DBG") != "" {
-		fmt.Println("member", n.id, "applied conf", e.Index, e.Term, cc, n.state.conf)
-	}
 	if cc.Kind != RemoveMember {
 		n.s.birth(cc.Member)
 	} else if cc.Member == n.id {
@@ -568,9 +578,6 @@ func (n *simNode) check() error {
 		} else if !known {
 			n.s.leaders[c.term] = n.id
 			n.s.counts.Elections++
-			if os.Getenv("DBG") != "" {
-				fmt.Println("member", n.id, "leads", c.term, "commit", c.commit, "last", c.log.last(), c.conf)
-			}
 		}
 	}
 	for i := 1; i < len(c.log.entries); i++ {
@@ -595,8 +602,8 @@ func (s *sim) heal() error {
 			if err := s.calmRound(n, round); err != nil {
 				return fmt.Errorf("after healing: %w", err)
 			}
-			if probe == "" && n.core != nil && round > 200 && n.core.role == Leader && n.core.canPropose() {
-				probe = "probe"
+			if n.core != nil && round%200 == 199 && n.core.role == Leader && n.core.canPropose() {
+				probe = fmt.Sprintf("probe %d", round)
 				n.core.propose([]proposal{{data: []byte(probe)}})
 				n.pending[probe] = true
 			}
@@ -695,7 +702,7 @@ type simOp struct {
 }
 
 func (d *simDisk) mayFail() error {
-	if !d.s.calm && d.s.chance(0.005) {
+	if !d.s.calm && d.s.chance(0.005*d.s.faults) {
 		return errPower
 	}
 	return nil

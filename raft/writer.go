@@ -112,8 +112,8 @@ func (w *writer) append(it writeItem) (mustSync bool, err error) {
 		return w.takeSnapshot(it.taken)
 	}
 	m := it.message
-	if snap := m.GetSnapshot(); snap != nil {
-		if err := w.receiveSnapshot(snap); err != nil {
+	if m.GetSnapshot() != nil {
+		if err := w.receiveSnapshot(m); err != nil {
 			return false, err
 		}
 		mustSync = true
@@ -156,19 +156,25 @@ func (w *writer) takeSnapshot(s *raftpb.SnapshotMetadata) (mustSync bool, err er
 }
 
 // receiveSnapshot writes the file before the record, so that a record never
-// names a file that is not there. The hard state that covers the record comes
-// behind it with the same sync; without it the record does not count.
-func (w *writer) receiveSnapshot(snap *raftpb.Snapshot) error {
+// names a file that is not there, and right behind the record a hard state that
+// makes it count. Entries come only after that: with them and without a record
+// that counts, the log would have a gap and could not be opened.
+func (w *writer) receiveSnapshot(m *raftpb.Message) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	if err := w.log.WriteSnapFile(snap); err != nil {
+	meta := m.GetSnapshot().GetMetadata()
+	must.True(meta.GetIndex() > w.snapshot, "snapshot %d behind %d", meta.GetIndex(), w.snapshot)
+	w.snapshot = meta.GetIndex()
+	if err := w.log.WriteSnapFile(m.GetSnapshot()); err != nil {
 		return err
 	}
 	crash.Here("raft/before-snapshot-record")
-	must.True(snap.GetMetadata().GetIndex() > w.snapshot, "snapshot %d behind %d", snap.GetMetadata().GetIndex(), w.snapshot)
-	w.snapshot = snap.GetMetadata().GetIndex()
-	return w.log.AppendSnapshot(snap.GetMetadata())
+	if err := w.log.AppendSnapshot(meta); err != nil {
+		return err
+	}
+	// Not m's commit: it may speak of entries that come after.
+	return w.log.Append(&raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: meta.Index}, nil)
 }
 
 func (w *writer) flush() error {
