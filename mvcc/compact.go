@@ -51,9 +51,14 @@ func (s *Store) compactSlice() (more bool, err error) {
 	if s.flusher.copying { // the copy must not miss a removal
 		return s.hasTarget(), nil
 	}
-	target, ok := s.beginCompaction()
+	target, begun, ok := s.beginCompaction()
 	if !ok {
 		return false, nil
+	}
+	if begun && s.opts.CompactHashes {
+		if err := s.hashCompaction(target); err != nil {
+			return false, s.fail(fmt.Errorf("hash at compaction to revision %d: %w", target, err))
+		}
 	}
 	drops, last := s.trimIndex(target)
 	if err := s.removeRecords(drops, target, last); err != nil {
@@ -72,24 +77,25 @@ func (s *Store) hasTarget() bool {
 	return s.failed == nil && len(s.targets) > 0
 }
 
-// beginCompaction returns the compaction to work on. It is one whose mark is
+// beginCompaction returns the compaction to work on; begun says that this is its
+// first slice. It is one whose mark is
 // flushed, so the view, which came before the flush, knows it.
-func (s *Store) beginCompaction() (Revision, bool) {
+func (s *Store) beginCompaction() (target Revision, begun, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.targets) == 0 || s.failed != nil {
-		return 0, false
+		return 0, false, false
 	}
-	target := s.targets[0]
+	target = s.targets[0]
 	v := s.view.Load()
 	if v.compact < target || len(s.others) > 0 && s.markUnflushed(target) {
-		return 0, false
+		return 0, false, false
 	}
-	if s.flusher.running != target {
+	if begun = s.flusher.running != target; begun {
 		s.flusher.running = target
 		s.garbage.unhold()
 	}
-	return target, true
+	return target, begun, true
 }
 
 // markUnflushed reports whether the mark of the compaction is still in memory only.

@@ -90,7 +90,8 @@ type state struct {
 	targets  []Revision // compactions to do, oldest first
 	finished Revision   // the last compaction that is done and committed
 	waiters  []compactionWaiter
-	failed   error // the first failed commit; nothing is flushed after it
+	hashes   []HashKV // of the last compactions, oldest first
+	failed   error    // the first failed commit; nothing is flushed after it
 }
 
 // otherWrite is a change of a bucket other than the key bucket.
