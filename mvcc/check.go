@@ -143,7 +143,7 @@ func (r *Report) examineLife(lives map[string]life, at stamp, head recordHead) {
 		}
 	case head.mod != at.main:
 		r.problem("%s says that its revision is %d", where, head.mod)
-	case head.version < 1 || head.create < 1 || head.create > head.mod || (head.version == 1) != (head.create == head.mod) && head.version == 1:
+	case head.version < 1 || head.create < 1 || head.create > head.mod || head.version == 1 && head.create != head.mod:
 		r.problem("%s has version %d and create revision %d", where, head.version, head.create)
 	case had && before.at.tomb && (head.version != 1 || head.create != head.mod):
 		r.problem("%s makes the key, but has version %d and create revision %d", where, head.version, head.create)

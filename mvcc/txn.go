@@ -109,13 +109,13 @@ func (t *txn) check(r *pb.TxnRequest, v *verdictReader) error {
 }
 
 func (t *txn) checkPut(r *pb.PutRequest) error {
+	if r.Lease != 0 && !t.leaseExists(LeaseID(r.Lease)) {
+		return ErrLeaseNotFound
+	}
 	if r.IgnoreValue || r.IgnoreLease {
 		if it := t.view.tree.get(stringOf(r.Key)); it == nil || !it.live() {
 			return ErrKeyNotFound
 		}
-	}
-	if r.Lease != 0 && !t.leaseExists(LeaseID(r.Lease)) {
-		return ErrLeaseNotFound
 	}
 	return nil
 }
