@@ -31,23 +31,20 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 	if _, err := r.MarshalToSizedBufferVT(data); err != nil {
 		return state.Result{}, err
 	}
+	if s.node.Leader() == 0 {
+		// Raft would wait for a leader as long as the client does. The context
+		// has to live until the result is there: raft drops what has lost its
+		// client.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.requestTimeout())
+		defer cancel()
+	}
 	now := time.Now()
 	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()))
-	if err := s.submit(ctx, data); err != nil {
+	if err := s.node.Propose(ctx, data); err != nil {
 		return state.Result{}, s.notProposed(id, w, err)
 	}
 	return s.await(ctx, id, w)
-}
-
-// submit hands a command to raft. Without a leader it waits for one, but not
-// longer than a request may take.
-func (s *Server) submit(ctx context.Context, data []byte) error {
-	if s.node.Leader() != 0 {
-		return s.node.Propose(ctx, data)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())
-	defer cancel()
-	return s.node.Propose(ctx, data)
 }
 
 // applyLag is how many committed entries this member has not applied.
