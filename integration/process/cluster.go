@@ -38,8 +38,13 @@ type Options struct {
 	Size   int
 	Dir    string   // data directories go below it
 	Args   []string // for every member, after the usual ones
-	Token  string   // initial cluster token
+	Token  string   // initial cluster token; "" = DefaultToken
+	// Prepare, when given, fills m.Dir before a member of the new cluster starts, such as from a snapshot.
+	Prepare func(m *Member, initialCluster string) error
 }
+
+// DefaultToken is the cluster token of clusters that were given none.
+const DefaultToken = "test"
 
 // Cluster is a set of members that started together, and those that joined later.
 type Cluster struct {
@@ -75,6 +80,12 @@ func Start(o Options) (*Cluster, error) {
 	initial := c.InitialCluster()
 	for _, m := range c.Members {
 		m.args = append(m.args, "--initial-cluster", initial, "--initial-cluster-state", "new")
+		if o.Prepare == nil {
+			continue
+		}
+		if err := o.Prepare(m, initial); err != nil {
+			return nil, fmt.Errorf("prepare %s: %w", m.Name, err)
+		}
 	}
 	if err := c.startAll(); err != nil {
 		c.Stop()
@@ -114,23 +125,6 @@ func (c *Cluster) Join(name string) (*Member, error) {
 	return m, nil
 }
 
-// Adopt prepares a member whose data directory exists already, such as one that a snapshot was restored into.
-func Adopt(o Options, name, dir, peerURL string) (*Cluster, error) {
-	c := &Cluster{options: o}
-	m, err := c.newMember(name)
-	if err != nil {
-		return nil, err
-	}
-	m.Dir, m.PeerURL = dir, peerURL
-	m.args = append(m.flags(o), "--initial-cluster", name+"="+peerURL, "--initial-cluster-state", "new")
-	c.Members = []*Member{m}
-	if err := m.Start(); err != nil {
-		c.Stop()
-		return nil, err
-	}
-	return c, nil
-}
-
 func (c *Cluster) newMember(name string) (*Member, error) {
 	ports, err := FreePorts(2)
 	if err != nil {
@@ -147,7 +141,7 @@ func (c *Cluster) newMember(name string) (*Member, error) {
 func (m *Member) flags(o Options) []string {
 	token := o.Token
 	if token == "" {
-		token = "compat"
+		token = DefaultToken
 	}
 	return append([]string{
 		"--name", m.Name, "--data-dir", m.Dir,
