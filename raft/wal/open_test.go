@@ -309,7 +309,7 @@ func TestReopenOnDisk(t *testing.T) {
 	seed := testSeed(t)
 	h := new(history)
 	m := &member{fs: rooted{wal.OS(), root}, rnd: newRand(seed, 0), hist: h}
-	check(t, m.life(60))
+	check(t, m.life(25))
 	check(t, m.log.Close())
 	for range 3 {
 		n, l, err := recovered(m.fs, h)
@@ -318,7 +318,7 @@ func TestReopenOnDisk(t *testing.T) {
 			t.Fatalf("%d of %d deeds", n, len(h.deeds))
 		}
 		m = resume(m.fs, m.rnd, h, n, l)
-		check(t, m.work(30))
+		check(t, m.work(10))
 		check(t, m.log.Close())
 	}
 	info, err := os.Stat(dir)
