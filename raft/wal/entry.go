@@ -45,39 +45,59 @@ func appendEntryRecord(buf []byte, crc uint32, head []byte, e *raftpb.Entry) ([]
 	return appendRecord(buf, kindEntry, crc, head, e.Data), crc
 }
 
-// entryRoom holds an entry and what its fields point to, in one allocation.
-type entryRoom struct {
-	entry raftpb.Entry
+// entryView is a parsed entry; data aliases what it was parsed from.
+type entryView struct {
 	term  uint64
 	index uint64
 	kind  raftpb.EntryType
+	data  []byte // nil if absent
 }
 
-// decodeEntry parses an entry and copies its payload. Explicit zeros, as etcd
-// 3.5 and 3.6 write them, and absent fields mean the same.
-func decodeEntry(b []byte) (*raftpb.Entry, error) {
-	room := new(entryRoom)
-	e := &room.entry
-	e.Term, e.Index = &room.term, &room.index
+// parseEntry parses an entry and refuses one that no member writes. Explicit
+// zeros, as etcd 3.5 and 3.6 write them, and absent fields mean the same.
+//
+// The type of a record is not covered by its checksum; what is refused here is
+// what keeps one flipped bit there from turning a hard state into an entry.
+func parseEntry(b []byte) (entryView, error) {
+	var e entryView
 	err := eachField(b, func(num protowire.Number, v uint64, data []byte) {
 		switch num {
 		case 1:
-			room.kind = raftpb.EntryType(v)
+			e.kind = raftpb.EntryType(v)
 		case 2:
-			room.term = v
+			e.term = v
 		case 3:
-			room.index = v
+			e.index = v
 		case 4:
-			e.Data = append(make([]byte, 0, len(data)), data...)
+			e.data = data
 		}
 	}, 4)
 	if err != nil {
-		return nil, fmt.Errorf("decode entry: %w", err)
+		return entryView{}, fmt.Errorf("decode entry: %w", err)
 	}
-	if room.kind != raftpb.EntryNormal {
-		e.Type = &room.kind
+	bare := e.kind != raftpb.EntryNormal && len(e.data) == 0
+	if e.term == 0 || e.index == 0 || bare || uint32(e.kind) > uint32(raftpb.EntryConfChangeV2) {
+		return entryView{}, fmt.Errorf("%w: no member writes an entry [Index: %d, Term: %d, Type: %d] of %d bytes",
+			ErrCRCMismatch, e.index, e.term, e.kind, len(e.data))
 	}
 	return e, nil
+}
+
+// entry makes raft's form of e, with a copy of the payload. The fields that raft
+// wants as pointers are allocated with it.
+func (e entryView) entry() *raftpb.Entry {
+	room := &struct {
+		entry raftpb.Entry
+		view  entryView
+	}{view: entryView{term: e.term, index: e.index, kind: e.kind}}
+	room.entry.Term, room.entry.Index = &room.view.term, &room.view.index
+	if e.kind != raftpb.EntryNormal {
+		room.entry.Type = &room.view.kind
+	}
+	if e.data != nil {
+		room.entry.Data = append(make([]byte, 0, len(e.data)), e.data...)
+	}
+	return &room.entry
 }
 
 // appendState encodes a hard state, zeros explicit.
@@ -90,14 +110,23 @@ func appendState(buf []byte, hs *raftpb.HardState) []byte {
 	return protowire.AppendVarint(buf, hs.GetCommit())
 }
 
-// decodeState parses a hard state; all three fields of the result are set.
+// decodeState parses a hard state; all three fields of the result are set. It
+// refuses what no member writes, see [parseEntry].
 func decodeState(b []byte) (*raftpb.HardState, error) {
 	var f [3]uint64
+	alien := false
 	err := eachField(b, func(num protowire.Number, v uint64, _ []byte) {
-		f[num-1] = v
-	}, 0)
+		if num > 3 {
+			alien = true
+		} else {
+			f[num-1] = v
+		}
+	}, 4)
 	if err != nil {
 		return nil, fmt.Errorf("decode hard state: %w", err)
+	}
+	if alien || f[0] == 0 && (f[1] != 0 || f[2] != 0) {
+		return nil, fmt.Errorf("%w: no member writes a hard state [Term: %d, Vote: %d, Commit: %d]", ErrCRCMismatch, f[0], f[1], f[2])
 	}
 	return newState(f[0], f[1], f[2]), nil
 }
@@ -161,7 +190,7 @@ func decodeSnapshot(b []byte) (Snapshot, error) {
 // varints, except bytesField. Fields of another wire type are an error when
 // their number is known, and skipped otherwise.
 func eachField(b []byte, visit func(num protowire.Number, v uint64, data []byte), bytesField protowire.Number) error {
-	last := max(3, bytesField)
+	last := max(3, bytesField) // known numbers
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {

@@ -225,6 +225,9 @@ func repair(fs FS, dir string) error {
 	case !errors.Is(err, io.ErrUnexpectedEOF):
 		return err
 	}
+	if r.off == 0 {
+		return r.damaged("nothing before the torn record, though the head of a segment is synced before it gets its name")
+	}
 	if err := copyFile(fs, path+".broken", file, r.size); err != nil {
 		return fmt.Errorf("copy %s: %w", path, err)
 	}

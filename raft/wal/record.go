@@ -116,7 +116,7 @@ func decodeRecord(b []byte) (record, error) {
 // themselves tell. ok is false when they are not a whole header as this format
 // writes it.
 func innerLength(b []byte) (n int64, headBytes int, ok bool) {
-	at := 0
+	at, noData := 0, false
 	for want := byte(1); want <= 3; want++ {
 		typ := byte(protowire.VarintType)
 		if want == 3 {
@@ -130,7 +130,12 @@ func innerLength(b []byte) (n int64, headBytes int, ok bool) {
 			return 0, 0, false
 		}
 		at += 1 + used
-		if want == 3 {
+		switch {
+		case want == 1 && kind(v) == kindCRC:
+			noData = true
+		case want == 2 && noData:
+			return int64(at), at, true
+		case want == 3:
 			return int64(at) + int64(v), at, v < 1<<56
 		}
 	}

@@ -40,26 +40,26 @@ func (s *scan) add(rec record) (err error) {
 // last term that it never had, with which a member could win or grant a wrong
 // election. (etcd skips such entries and brings the dropped ones back.)
 func (s *scan) addEntry(data []byte) error {
-	e, err := decodeEntry(data)
+	e, err := parseEntry(data)
 	if err != nil {
 		return err
 	}
-	s.lastIndex = e.GetIndex()
-	if e.GetIndex() <= s.at.Index {
+	s.lastIndex = e.index
+	if e.index <= s.at.Index {
 		s.contents.Entries = s.contents.Entries[:0]
 		s.baseTerm = 0
-		if e.GetIndex() == s.at.Index {
-			s.baseTerm = e.GetTerm()
+		if e.index == s.at.Index {
+			s.baseTerm = e.term
 		}
 		return nil
 	}
 	have := uint64(len(s.contents.Entries))
-	place := e.GetIndex() - s.at.Index - 1
+	place := e.index - s.at.Index - 1
 	if place > have {
 		return fmt.Errorf("%w, snapshot[Index: %d, Term: %d], current entry[Index: %d, Term: %d], len(ents): %d",
-			ErrSliceOutOfRange, s.at.Index, s.at.Term, e.GetIndex(), e.GetTerm(), have)
+			ErrSliceOutOfRange, s.at.Index, s.at.Term, e.index, e.term, have)
 	}
-	s.contents.Entries = append(s.contents.Entries[:place], e)
+	s.contents.Entries = append(s.contents.Entries[:place], e.entry())
 	return nil
 }
 
@@ -123,7 +123,10 @@ func (m *marks) add(rec record) (err error) {
 	case kindMetadata:
 		m.metadata, err = sameMetadata(m.metadata, rec.data)
 		return err
-	case kindEntry, kindCRC:
+	case kindEntry:
+		_, err := parseEntry(rec.data)
+		return err
+	case kindCRC:
 		return nil
 	}
 	return fmt.Errorf("unexpected block type %d", rec.kind)

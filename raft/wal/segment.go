@@ -109,9 +109,10 @@ type segmentReader struct {
 	path string
 	size int64
 	// last: the segment is the log's last, where a write may be torn.
-	last bool
-	crc  uint32
-	off  int64
+	last  bool
+	crc   uint32
+	off   int64
+	count int // records read
 
 	window   []byte
 	windowAt int64
@@ -140,7 +141,7 @@ func (r *segmentReader) next() (record, error) {
 	}
 	field := binary.LittleEndian.Uint64(head)
 	if field == 0 {
-		return record{}, io.EOF
+		return record{}, r.end()
 	}
 	n, pad, ok := splitLength(field)
 	if !ok {
@@ -157,8 +158,27 @@ func (r *segmentReader) next() (record, error) {
 	if err != nil {
 		return record{}, err
 	}
+	if head := [...]kind{kindCRC, kindMetadata}; r.count < len(head) && rec.kind != head[r.count] {
+		return record{}, r.damaged(fmt.Sprintf("record %d of a segment has type %d", r.count, rec.kind))
+	}
+	r.count++
 	r.off += frameBytes + n + pad
 	return rec, nil
+}
+
+// end is the end at a length field of zero: the preallocated zeros, or sectors
+// that a crash lost. Either way the rest of its sector is zero too; if not, the
+// field was damaged.
+func (r *segmentReader) end() error {
+	inSector := sectorBytes - r.off%sectorBytes
+	rest, err := r.bytes(r.off, int(min(inSector, r.size-r.off)))
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(rest, func(c byte) bool { return c != 0 }) {
+		return r.damaged("length field 0 before more data")
+	}
+	return io.EOF
 }
 
 // check decodes a record and advances the running checksum.

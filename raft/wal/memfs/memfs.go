@@ -171,30 +171,33 @@ func (d *dir) crash(rnd *rand.Rand, done map[any]bool) {
 
 func (n *inode) crash(rnd *rand.Rand) {
 	if rnd != nil {
+		now := n.durable.clone()
 		for _, e := range n.pending {
-			n.survive(e, rnd)
+			now.apply(e)
+			n.survive(e, now, rnd)
 		}
 	}
 	n.pending, n.locked = nil, nil
 	n.live = n.durable.clone()
 }
 
-// survive lets all, some sectors or nothing of an edit reach the disk.
-func (n *inode) survive(e edit, rnd *rand.Rand) {
+// survive lets all, some sectors or nothing of an edit reach the disk. A sector
+// goes there whole: with what earlier edits had put in it by now.
+func (n *inode) survive(e edit, now content, rnd *rand.Rand) {
 	fate := rnd.IntN(3)
 	if fate == 0 {
 		return
 	}
-	if fate == 1 || e.data == nil {
+	if e.data == nil {
 		n.durable.apply(e)
 		return
 	}
-	for b, off := e.data, e.off; len(b) > 0; {
-		part := min(int64(len(b)), sectorBytes-off%sectorBytes)
-		if rnd.IntN(2) == 0 {
-			n.durable.apply(edit{off: off, data: b[:part]})
+	end := e.off + int64(len(e.data))
+	for at := e.off - e.off%sectorBytes; at < end; at += sectorBytes {
+		if fate == 1 || rnd.IntN(2) == 0 {
+			sector := now.data[at:min(at+sectorBytes, int64(len(now.data)))]
+			n.durable.apply(edit{off: at, data: sector})
 		}
-		b, off = b[part:], off+part
 	}
 }
 
