@@ -241,7 +241,8 @@ func TestConcurrentReadsShareARound(t *testing.T) {
 		nodes := c.startAll(3)
 		n := follower(t, nodes...)
 		busy := make(chan struct{})
-		n.in.call(func(*core) { <-busy }) // the readers come while the loop has other work
+		n.in.call(func(*core) { <-busy })
+		synctest.Wait() // the readers come while the loop has other work
 		var group sync.WaitGroup
 		for range 1000 {
 			group.Go(func() {
