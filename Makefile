@@ -1,0 +1,60 @@
+# Kvorum. Plain `make` lists the targets.
+SHELL := /bin/bash -o pipefail
+GO    ?= go
+SEED  ?=
+PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
+LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
+
+.PHONY: help build run test check lint bench sim linear fuzz soak proto proto-check docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/kvorum and bin/kvctl
+	$(GO) build -o bin/ ./cmd/...
+
+run: build ## build, start a node, write, read, watch; the node goes on until Ctrl-C
+	./examples/first-steps.sh
+
+test: build ## all tests, those against etcd's own clients included
+	$(GO) test ./...
+	cd integration/compat && $(GO) test -timeout 20m ./...
+
+check: lint proto-check ## formatting, vet, linters, generated code up to date
+
+lint:
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) vet -tags failpoints ./internal/... ./server/... ./raft/... ./mvcc/...
+	cd integration/compat && $(GO) vet ./...
+	$(LINT_TOOL) golangci-lint run --timeout 10m ./...
+
+bench: build ## Kvorum beside a real etcd, in alternating rounds (BENCH_FLAGS=...)
+	cd integration/compat && $(GO) build -o ../../bin/etcdserver ./cmd/etcdserver
+	$(GO) run ./integration/bench $(BENCH_FLAGS)
+
+sim: ## the seeded simulation; SEED=n replays one run
+	KVORUM_SEED=$(SEED) $(GO) test -count=1 -v -run Sim ./integration/sim ./raft
+
+linear: build ## linearizability under faults, checked with porcupine
+	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 30m ./integration/linear
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s) each
+	@./integration/fuzz.sh $(or $(FUZZTIME),30s)
+
+soak: build ## the long runs: ten minutes of kill -9 under load, many simulation seeds
+	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 120m ./integration/cluster ./integration/sim ./raft ./mvcc
+
+proto: ## generate the Go code of proto/ from the .proto files
+	$(PROTO_TOOL) buf generate
+
+proto-check: ## fail when the checked-in code differs from what `make proto` makes
+	@rm -rf .proto-check && mkdir .proto-check
+	@$(PROTO_TOOL) buf lint proto --config buf.yaml && $(PROTO_TOOL) buf generate -o .proto-check
+	@for f in $$(cd .proto-check/proto && find . -name '*.pb.go'); do cmp -s .proto-check/proto/$$f proto/$$f || { echo "proto/$$f is not what make proto makes"; rm -rf .proto-check; exit 1; }; done; rm -rf .proto-check
+
+docs: ## check that the pages in docs/ name functions that exist
+	$(GO) test -count=1 ./integration/tidy
+
+clean: ## remove what build made
+	rm -rf bin .proto-check

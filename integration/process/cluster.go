@@ -1,0 +1,364 @@
+// Package process runs clusters of etcd-like servers as processes of their own, on free loopback ports.
+//
+// It promises that nothing it started outlives Stop, that Start returns only when every member serves, and that every
+// wait has a limit.
+//
+// integration/compat is a module of its own and reads this file through a link, so it imports only the standard library.
+package process
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// readyLine is what etcd logs when it serves; readyMax is how long that may take.
+const (
+	readyLine = "ready to serve client requests"
+	readyMax  = 60 * time.Second
+	stopMax   = 20 * time.Second
+	tailLines = 200
+)
+
+var errExited = errors.New("the server exited before it served")
+
+// Options describe a cluster.
+type Options struct {
+	Binary string
+	Size   int
+	Dir    string   // data directories go below it
+	Args   []string // for every member, after the usual ones
+	Token  string   // initial cluster token
+}
+
+// Cluster is a set of members that started together, and those that joined later.
+type Cluster struct {
+	Members []*Member
+	options Options
+}
+
+// Member is one server. Its fields do not change; its process does, with Start and Stop.
+type Member struct {
+	Name, Dir string
+	ClientURL string
+	PeerURL   string
+	binary    string
+	args      []string
+	mu        sync.Mutex
+	cmd       *exec.Cmd     // guarded by mu; nil: not running
+	exited    chan struct{} // guarded by mu; closed when cmd has ended
+	tail      []string      // guarded by mu: the last log lines
+	ready     chan struct{} // guarded by mu; closed at the line that says so
+	readySeen bool          // guarded by mu
+}
+
+// Start starts a new cluster and waits until all members serve.
+func Start(o Options) (*Cluster, error) {
+	c := &Cluster{options: o}
+	for i := range o.Size {
+		m, err := c.newMember(fmt.Sprintf("m%d", i+1))
+		if err != nil {
+			return nil, err
+		}
+		c.Members = append(c.Members, m)
+	}
+	initial := c.InitialCluster()
+	for _, m := range c.Members {
+		m.args = append(m.args, "--initial-cluster", initial, "--initial-cluster-state", "new")
+	}
+	if err := c.startAll(); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+// startAll starts every member that is not running, at the same time, and waits until all serve.
+func (c *Cluster) startAll() error {
+	failures := make([]error, len(c.Members))
+	var group sync.WaitGroup
+	for i, m := range c.Members {
+		group.Go(func() { failures[i] = m.Start() })
+	}
+	group.Wait()
+	return errors.Join(failures...)
+}
+
+// InitialCluster is the value of --initial-cluster.
+func (c *Cluster) InitialCluster() string {
+	var parts []string
+	for _, m := range c.Members {
+		parts = append(parts, m.Name+"="+m.PeerURL)
+	}
+	return strings.Join(parts, ",")
+}
+
+// Join prepares a member for a running cluster: add m.PeerURL to the cluster, then call m.Start.
+func (c *Cluster) Join(name string) (*Member, error) {
+	m, err := c.newMember(name)
+	if err != nil {
+		return nil, err
+	}
+	c.Members = append(c.Members, m)
+	m.args = append(m.args, "--initial-cluster", c.InitialCluster(), "--initial-cluster-state", "existing")
+	return m, nil
+}
+
+// Adopt prepares a member whose data directory exists already, such as one that a snapshot was restored into.
+func Adopt(o Options, name, dir, peerURL string) (*Cluster, error) {
+	c := &Cluster{options: o}
+	m, err := c.newMember(name)
+	if err != nil {
+		return nil, err
+	}
+	m.Dir, m.PeerURL = dir, peerURL
+	m.args = append(m.flags(o), "--initial-cluster", name+"="+peerURL, "--initial-cluster-state", "new")
+	c.Members = []*Member{m}
+	if err := m.Start(); err != nil {
+		c.Stop()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *Cluster) newMember(name string) (*Member, error) {
+	ports, err := FreePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{
+		Name: name, Dir: filepath.Join(c.options.Dir, name+".etcd"), binary: c.options.Binary,
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), PeerURL: fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
+	}
+	m.args = m.flags(c.options)
+	return m, nil
+}
+
+func (m *Member) flags(o Options) []string {
+	token := o.Token
+	if token == "" {
+		token = "compat"
+	}
+	return append([]string{
+		"--name", m.Name, "--data-dir", m.Dir,
+		"--listen-client-urls", m.ClientURL, "--advertise-client-urls", m.ClientURL,
+		"--listen-peer-urls", m.PeerURL, "--initial-advertise-peer-urls", m.PeerURL,
+		"--initial-cluster-token", token,
+	}, o.Args...)
+}
+
+// FreePorts are TCP ports of the loopback address that nobody listened on a moment ago, all different.
+func FreePorts(n int) ([]int, error) {
+	var ports []int
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, fmt.Errorf("find a free port: %w", err)
+		}
+		defer func() { _ = l.Close() }()
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// Endpoints are the client addresses, host:port.
+func (c *Cluster) Endpoints() []string {
+	var all []string
+	for _, m := range c.Members {
+		all = append(all, m.Endpoint())
+	}
+	return all
+}
+
+// Endpoint is the client address, host:port.
+func (m *Member) Endpoint() string { return strings.TrimPrefix(m.ClientURL, "http://") }
+
+// Stop ends all members at once.
+func (c *Cluster) Stop() {
+	var group sync.WaitGroup
+	for _, m := range c.Members {
+		group.Go(m.Kill)
+	}
+	group.Wait()
+}
+
+// Launch starts the process and returns at once; Start also waits until it serves.
+func (m *Member) Launch() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd != nil {
+		return fmt.Errorf("member %s runs already", m.Name)
+	}
+	if err := os.MkdirAll(filepath.Dir(m.Dir), 0o700); err != nil {
+		return err
+	}
+	cmd := exec.Command(m.binary, m.args...)
+	cmd.Env = withoutServerVariables(os.Environ())
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	read, write := io.Pipe()
+	cmd.Stdout, cmd.Stderr = write, write
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("start %s: %w", m.binary, err)
+	}
+	m.cmd, m.exited, m.ready, m.readySeen = cmd, make(chan struct{}), make(chan struct{}), false
+	go m.readLog(read)
+	go func(exited chan struct{}) {
+		_ = cmd.Wait() // how it ended is in its log
+		_ = write.Close()
+		m.mu.Lock()
+		m.cmd = nil
+		m.mu.Unlock()
+		close(exited)
+	}(m.exited)
+	return nil
+}
+
+// withoutServerVariables drops what would configure the server behind our back.
+func withoutServerVariables(env []string) []string {
+	var kept []string
+	for _, v := range env {
+		if !strings.HasPrefix(v, "ETCD_") && !strings.HasPrefix(v, "KVORUM_") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// readLog keeps the last lines and notices the one that says the member serves.
+func (m *Member) readLog(log io.Reader) {
+	lines := bufio.NewReader(log)
+	for {
+		line, err := lines.ReadString('\n')
+		m.mu.Lock()
+		if line != "" {
+			m.tail = append(m.tail, strings.TrimRight(line, "\n"))
+			m.tail = m.tail[max(0, len(m.tail)-tailLines):]
+		}
+		if strings.Contains(line, readyLine) && !m.readySeen {
+			m.readySeen = true
+			close(m.ready)
+		}
+		m.mu.Unlock()
+		if err != nil {
+			return
+		}
+	}
+}
+
+// Start starts the process and waits until it serves.
+func (m *Member) Start() error {
+	if err := m.Launch(); err != nil {
+		return err
+	}
+	return m.WaitReady()
+}
+
+// WaitReady waits until the member logs that it serves.
+func (m *Member) WaitReady() error {
+	m.mu.Lock()
+	ready, exited := m.ready, m.exited
+	m.mu.Unlock()
+	timer := time.NewTimer(readyMax)
+	defer timer.Stop()
+	select {
+	case <-ready:
+		return m.waitOldReady(exited)
+	case <-exited:
+		return fmt.Errorf("member %s: %w:\n%s", m.Name, errExited, m.LogTail(10))
+	case <-timer.C:
+		return fmt.Errorf("member %s did not serve within %s:\n%s", m.Name, readyMax, m.LogTail(10))
+	}
+}
+
+// waitOldReady waits for the port: etcd 3.4 logs that it serves just before it does.
+func (m *Member) waitOldReady(exited <-chan struct{}) error {
+	deadline := time.Now().Add(readyMax)
+	for time.Now().Before(deadline) {
+		conn, err := net.DialTimeout("tcp", m.Endpoint(), time.Second)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("member %s: %w:\n%s", m.Name, errExited, m.LogTail(10))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return fmt.Errorf("member %s does not listen on %s", m.Name, m.Endpoint())
+}
+
+// Signal sends a signal; a member that does not run gets none.
+func (m *Member) Signal(s syscall.Signal) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd != nil {
+		_ = m.cmd.Process.Signal(s)
+	}
+}
+
+// Kill ends the process without warning and waits until it is gone.
+func (m *Member) Kill() {
+	m.Signal(syscall.SIGKILL)
+	m.WaitExit()
+}
+
+// Terminate asks the process to end, and tells whether it did within the time allowed; otherwise it is killed.
+func (m *Member) Terminate() bool {
+	m.Signal(syscall.SIGTERM)
+	m.mu.Lock()
+	exited := m.exited
+	m.mu.Unlock()
+	if exited == nil {
+		return true
+	}
+	timer := time.NewTimer(stopMax)
+	defer timer.Stop()
+	select {
+	case <-exited:
+		return true
+	case <-timer.C:
+		m.Kill()
+		return false
+	}
+}
+
+// WaitExit waits until the process has ended, whoever ended it.
+func (m *Member) WaitExit() {
+	m.mu.Lock()
+	exited := m.exited
+	m.mu.Unlock()
+	if exited != nil {
+		<-exited
+	}
+}
+
+// PID is the process id; 0 when the member does not run.
+func (m *Member) PID() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd == nil {
+		return 0
+	}
+	return m.cmd.Process.Pid
+}
+
+// LogTail is the end of what the member has logged.
+func (m *Member) LogTail(lines int) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var b bytes.Buffer
+	for _, line := range m.tail[max(0, len(m.tail)-lines):] {
+		b.WriteString(line + "\n")
+	}
+	return b.String()
+}

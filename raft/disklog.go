@@ -1,0 +1,47 @@
+package raft
+
+import (
+	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kvorum/kvorum/raft/wal"
+)
+
+// DiskLog is the Log of a member that runs: a write-ahead log and the folder of
+// its .snap files.
+type DiskLog struct {
+	log     *wal.Log
+	snapDir string
+	noSync  bool
+}
+
+// NewDiskLog puts a Log together. With noSync nothing waits for the disk, and
+// what was acknowledged may be lost when the power goes.
+func NewDiskLog(log *wal.Log, snapDir string, noSync bool) *DiskLog {
+	return &DiskLog{log: log, snapDir: snapDir, noSync: noSync}
+}
+
+// Append implements Log.
+func (d *DiskLog) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
+	return d.log.Append(hs, entries)
+}
+
+// AppendSnapshot implements Log.
+func (d *DiskLog) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
+	return d.log.AppendSnapshot(wal.Snapshot{Index: s.GetIndex(), Term: s.GetTerm(), ConfState: s.GetConfState()})
+}
+
+// WriteSnapFile implements Log.
+func (d *DiskLog) WriteSnapFile(s *raftpb.Snapshot) error {
+	return wal.WriteSnapFile(wal.OS(), d.snapDir, s)
+}
+
+// Sync implements Log.
+func (d *DiskLog) Sync() error {
+	if d.noSync {
+		return nil
+	}
+	return d.log.Sync()
+}
+
+// Release implements Log.
+func (d *DiskLog) Release(index uint64) error { return d.log.Release(index) }

@@ -1,0 +1,73 @@
+package api
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/proto"
+)
+
+// Codec is the gRPC codec of the server. It is the "proto" content type, with
+// the generated vtproto code where a message has it: requests are decoded to
+// alias one private copy of the received bytes, and answers are encoded once
+// into a pooled buffer.
+type Codec struct{}
+
+// vtMessage is what the generated code of proto/ offers.
+type vtMessage interface {
+	SizeVT() int
+	MarshalToSizedBufferVT([]byte) (int, error)
+	UnmarshalVTUnsafe([]byte) error
+}
+
+// encoded is a message that brings its own bytes, such as a watch answer that
+// shares its events with other watchers.
+type encoded interface {
+	buffers() mem.BufferSlice
+}
+
+// Name is the content subtype of ordinary gRPC clients.
+func (Codec) Name() string { return "proto" }
+
+// Marshal encodes v. The buffers go back to their pool when gRPC has sent them.
+func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+	switch m := v.(type) {
+	case encoded:
+		return m.buffers(), nil
+	case vtMessage:
+		return marshalPooled(m.SizeVT(), m.MarshalToSizedBufferVT)
+	case proto.Message:
+		b, err := proto.Marshal(m)
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	}
+	return nil, fmt.Errorf("encode message: %T is not a protobuf message", v)
+}
+
+func marshalPooled(size int, write func([]byte) (int, error)) (mem.BufferSlice, error) {
+	if mem.IsBelowBufferPoolingThreshold(size) {
+		b := make([]byte, size)
+		_, err := write(b)
+		return mem.BufferSlice{mem.SliceBuffer(b)}, err
+	}
+	pool := mem.DefaultBufferPool()
+	b := pool.Get(size)
+	if _, err := write((*b)[:size]); err != nil {
+		pool.Put(b)
+		return nil, err
+	}
+	return mem.BufferSlice{mem.NewBuffer(b, pool)}, nil
+}
+
+// Unmarshal decodes data into v. What v then holds aliases a copy that nobody
+// else has, so it may be kept as long as needed.
+func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	switch m := v.(type) {
+	case vtMessage:
+		return m.UnmarshalVTUnsafe(data.Materialize())
+	case proto.Message:
+		buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+		defer buf.Free()
+		return proto.Unmarshal(buf.ReadOnlyData(), m)
+	}
+	return fmt.Errorf("decode message: %T is not a protobuf message", v)
+}

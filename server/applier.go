@@ -1,0 +1,246 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/mvcc"
+	"github.com/kvorum/kvorum/raft"
+	"github.com/kvorum/kvorum/raft/wal"
+	"github.com/kvorum/kvorum/server/state"
+)
+
+// applier is the one goroutine that changes the state: it takes committed
+// entries from raft in order, runs them through the machine, publishes a batch
+// at once, and only then wakes those who wait for it.
+type applier struct {
+	*Server
+	results []state.Result // of the batch at hand; reused
+	// Entries up to here were in the database at start. Raft was started with
+	// the membership as of here, so it does not hear of their changes again.
+	bootApplied uint64
+}
+
+// run applies until ctx ends or the state is beyond help.
+func (a *applier) run(ctx context.Context) error {
+	for {
+		select {
+		case work := <-a.node.Applies():
+			if err := a.apply(work); err != nil {
+				return err
+			}
+			a.node.Applied(work)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (a *applier) apply(work raft.Apply) error {
+	if work.Snapshot != nil {
+		return a.install(*work.Snapshot)
+	}
+	began := time.Now()
+	a.results = a.results[:0]
+	for _, e := range work.Entries {
+		r, err := a.applyEntry(e)
+		if err != nil {
+			return fmt.Errorf("apply entry %d: %w", e.Index, err)
+		}
+		a.results = append(a.results, r)
+	}
+	crash.Here("server/before-publish")
+	a.store.Publish()
+	last := work.Entries[len(work.Entries)-1]
+	a.progress.advance(uint64(last.Index))
+	for i := range a.results {
+		a.finish(&a.results[i])
+	}
+	clear(a.results)
+	a.slowApply(time.Since(began), work)
+	a.offerSnapshot(last)
+	return nil
+}
+
+// slowApplyAfter is when a batch is worth a line in the log.
+const slowApplyAfter = 100 * time.Millisecond
+
+func (a *applier) slowApply(took time.Duration, work raft.Apply) {
+	if took < slowApplyAfter {
+		return
+	}
+	a.slowApplies.Add(1)
+	a.log.Warn("apply request took too long", "took", took, "expected-duration", slowApplyAfter,
+		"entries", len(work.Entries), "first-index", uint64(work.Entries[0].Index))
+}
+
+func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
+	at := mvcc.Applied{Index: uint64(e.Index), Term: uint64(e.Term)}
+	switch e.Kind {
+	case raft.EntryNormal:
+		r := a.machine.Apply(at, e.Data)
+		if len(e.Data) == 0 {
+			a.promoteLeases(e.Term)
+		}
+		return r, nil
+	case raft.EntryConfChange:
+		return a.applyConfChange(at, e)
+	}
+	return state.Result{}, fmt.Errorf("unknown entry type %d; must be either EntryNormal or EntryConfChange", e.Kind)
+}
+
+// applyConfChange changes the members in the state and then in raft. Raft is
+// told of a refused change too, as one that changes nothing.
+func (a *applier) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, error) {
+	cc, err := raft.DecodeConfChange(e.Data)
+	if err != nil {
+		return state.Result{}, err
+	}
+	// Before the state changes: whoever takes a snapshot now must notice.
+	a.confIndex.Store(at.Index)
+	r := a.machine.ApplyConfChange(at, state.ConfChange{
+		ID: cc.ID, Kind: state.ConfChangeKind(cc.Kind), Member: state.MemberID(cc.Member), Context: cc.Context,
+	})
+	if r.Err != nil || (r.Skipped && at.Index <= a.bootApplied) {
+		a.node.ApplyConfChange(nil)
+		return r, nil
+	}
+	conf := a.node.ApplyConfChange(&cc)
+	a.learner.Store(isLearner(conf, raft.MemberID(a.self)))
+	return r, nil
+}
+
+func isLearner(conf raft.ConfState, id raft.MemberID) bool {
+	for _, l := range conf.Learners {
+		if l == id {
+			return true
+		}
+	}
+	return false
+}
+
+// finish tells everyone whom a result concerns.
+func (a *applier) finish(r *state.Result) {
+	for _, change := range r.Leases {
+		a.followLease(change)
+	}
+	if r.Member != nil {
+		a.followMember(*r.Member)
+	}
+	if r.ClusterVersion != "" {
+		a.log.Info("set cluster version", "cluster-version", r.ClusterVersion)
+	}
+	if r.RequestID != 0 {
+		a.waiters.finish(r.RequestID, *r)
+	}
+}
+
+func (a *applier) followLease(change state.LeaseChange) {
+	id := int64(change.Lease.ID)
+	switch change.Kind {
+	case state.LeaseGranted:
+		a.leases.granted(id, time.Duration(change.Lease.TTL)*time.Second, time.Now())
+	case state.LeaseRevoked:
+		a.leases.revoked(id)
+	}
+}
+
+// followMember keeps the links to the other members as the state has them.
+func (a *applier) followMember(change state.MemberChange) {
+	m := change.Member
+	a.log.Info("membership changed", "member", fmt.Sprintf("%x", uint64(m.ID)), "name", m.Name,
+		"change", changeName(change.Kind), "peer-urls", m.PeerURLs, "learner", m.IsLearner)
+	if m.ID == a.self {
+		if change.Kind == state.MemberRemoved {
+			a.stopRemoved()
+		}
+		return
+	}
+	var err error
+	switch change.Kind {
+	case state.MemberAdded:
+		err = a.transport.Add(uint64(m.ID), m.PeerURLs)
+	case state.MemberUpdated:
+		err = a.transport.Update(uint64(m.ID), m.PeerURLs)
+	case state.MemberRemoved:
+		a.transport.Remove(uint64(m.ID))
+	}
+	if err != nil {
+		a.log.Warn("link to member not changed", "member", fmt.Sprintf("%x", uint64(m.ID)), "error", err.Error())
+	}
+}
+
+func changeName(k state.MemberChangeKind) string {
+	switch k {
+	case state.MemberAdded:
+		return "added"
+	case state.MemberPromoted:
+		return "promoted"
+	case state.MemberUpdated:
+		return "updated"
+	case state.MemberPublished:
+		return "published"
+	case state.MemberRemoved:
+		return "removed"
+	}
+	return "unknown"
+}
+
+// promoteLeases starts the leases' clock when this member has applied the first
+// entry of its own term as leader: the state then holds every lease there is.
+func (a *applier) promoteLeases(term raft.Term) {
+	status := a.node.Status()
+	if status.Leader != raft.MemberID(a.self) || status.Term != term {
+		return
+	}
+	a.leases.promote(a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
+	if a.node.Leader() != raft.MemberID(a.self) {
+		a.leases.demote()
+	}
+}
+
+// install replaces the whole state by the database that the leader has sent.
+func (a *applier) install(meta raft.SnapshotMeta) error {
+	path, err := wal.SnapDBPath(wal.OS(), a.snapDir, uint64(meta.Index))
+	if err != nil {
+		return fmt.Errorf("install snapshot %d: %w", meta.Index, err)
+	}
+	a.log.Info("installing snapshot from leader", "index", uint64(meta.Index), "path", filepath.Base(path))
+	a.confIndex.Store(uint64(meta.Index))
+	if err := a.store.Install(path); err != nil {
+		return fmt.Errorf("install snapshot %d: %w", meta.Index, err)
+	}
+	if err := a.machine.Reload(); err != nil {
+		return fmt.Errorf("load installed snapshot %d: %w", meta.Index, err)
+	}
+	a.snapshotIndex = uint64(meta.Index)
+	a.learner.Store(isLearner(meta.Conf, raft.MemberID(a.self)))
+	a.syncTransport()
+	a.progress.advance(uint64(meta.Index))
+	if _, err := wal.RemoveSnapDBs(wal.OS(), a.snapDir, uint64(meta.Index)); err != nil {
+		a.log.Warn("old received databases stay", "error", err.Error())
+	}
+	return nil
+}
+
+// syncTransport makes the links match the members in the state.
+func (a *applier) syncTransport() {
+	wanted := map[uint64]bool{}
+	for _, m := range a.machine.Members() {
+		if m.ID == a.self {
+			continue
+		}
+		wanted[uint64(m.ID)] = true
+		if err := a.transport.Add(uint64(m.ID), m.PeerURLs); err != nil {
+			a.log.Warn("no link to member", "member", fmt.Sprintf("%x", uint64(m.ID)), "error", err.Error())
+		}
+	}
+	for _, id := range a.transport.Members() {
+		if !wanted[id] {
+			a.transport.Remove(id)
+		}
+	}
+}

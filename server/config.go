@@ -1,0 +1,289 @@
+package server
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Limits that a configuration must respect.
+const (
+	electionMillisMax = 50_000
+	txnOpsDefault     = 128
+	requestBytesMax   = 1_572_864
+	quotaBytesDefault = 2 << 30
+)
+
+// Config is everything that a member is told from outside. DefaultConfig has
+// etcd's defaults; Validate must pass before Start.
+type Config struct {
+	Name    string
+	DataDir string
+	WALDir  string // "" is DataDir/member/wal
+
+	ListenPeerURLs      []url.URL
+	ListenClientURLs    []url.URL
+	ListenMetricsURLs   []url.URL
+	AdvertisePeerURLs   []url.URL
+	AdvertiseClientURLs []url.URL
+
+	InitialCluster      string // name=url,name=url2,…; "" is this member alone
+	InitialClusterState string // ClusterNew or ClusterExisting
+	InitialClusterToken string
+	ForceNewCluster     bool
+	StrictReconfigCheck bool
+	MaxLearners         int
+
+	HeartbeatMillis     int
+	ElectionMillis      int
+	ElectionTickAdvance bool
+	PreVote             bool
+
+	SnapshotCount      uint64 // applied entries between raft snapshots
+	CatchUpEntries     uint64 // log entries kept in memory for slow followers
+	SnapshotsMax       int    // .snap files kept, 0 = all
+	WALsMax            int    // unlocked segments kept, 0 = all
+	QuotaBackendBytes  int64  // 0 = 2 GiB, negative = off
+	BatchInterval      time.Duration
+	BatchLimit         int
+	UnsafeNoFsync      bool
+	CompactionBatch    int
+	CompactionSleep    time.Duration
+	CompactHashes      bool
+	AutoCompactionMode string // CompactPeriodic or CompactRevision
+	AutoCompaction     string // retention; "0" = off
+
+	MaxRequestBytes      uint
+	MaxTxnOps            uint
+	MaxConcurrentStreams uint32
+	KeepAliveMinTime     time.Duration
+	KeepAliveInterval    time.Duration
+	KeepAliveTimeout     time.Duration
+	ProgressInterval     time.Duration
+	EnablePprof          bool
+
+	RaftReadTimeout  time.Duration
+	RaftWriteTimeout time.Duration
+
+	LogLevel   string
+	LogOutputs []string
+}
+
+// The values of InitialClusterState and AutoCompactionMode.
+const (
+	ClusterNew      = "new"
+	ClusterExisting = "existing"
+	CompactPeriodic = "periodic"
+	CompactRevision = "revision"
+)
+
+// DefaultConfig is a single member on localhost, as etcd starts with no flags.
+func DefaultConfig() Config {
+	return Config{
+		Name:                 "default",
+		ListenPeerURLs:       mustURLs("http://localhost:2380"),
+		ListenClientURLs:     mustURLs("http://localhost:2379"),
+		AdvertisePeerURLs:    mustURLs("http://localhost:2380"),
+		AdvertiseClientURLs:  mustURLs("http://localhost:2379"),
+		InitialClusterState:  ClusterNew,
+		InitialClusterToken:  "etcd-cluster",
+		StrictReconfigCheck:  true,
+		MaxLearners:          1,
+		HeartbeatMillis:      100,
+		ElectionMillis:       1000,
+		ElectionTickAdvance:  true,
+		PreVote:              true,
+		SnapshotCount:        10_000,
+		CatchUpEntries:       5_000,
+		SnapshotsMax:         5,
+		WALsMax:              5,
+		BatchInterval:        100 * time.Millisecond,
+		BatchLimit:           10_000,
+		CompactionBatch:      1_000,
+		CompactionSleep:      10 * time.Millisecond,
+		AutoCompactionMode:   CompactPeriodic,
+		AutoCompaction:       "0",
+		MaxRequestBytes:      requestBytesMax,
+		MaxTxnOps:            txnOpsDefault,
+		MaxConcurrentStreams: 1<<32 - 1,
+		KeepAliveMinTime:     5 * time.Second,
+		KeepAliveInterval:    2 * time.Hour,
+		KeepAliveTimeout:     20 * time.Second,
+		ProgressInterval:     10 * time.Minute,
+		RaftReadTimeout:      5 * time.Second,
+		RaftWriteTimeout:     5 * time.Second,
+		LogLevel:             "info",
+		LogOutputs:           []string{"default"},
+	}
+}
+
+func mustURLs(list string) []url.URL {
+	urls, err := ParseURLs(list)
+	if err != nil {
+		panic(err)
+	}
+	return urls
+}
+
+// ParseURLs reads a comma list of http, https, unix or unixs URLs, each with
+// host:port and no path.
+func ParseURLs(list string) ([]url.URL, error) {
+	var urls []url.URL
+	for part := range strings.SplitSeq(list, ",") {
+		u, err := parseURL(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		urls = append(urls, *u)
+	}
+	slices.SortFunc(urls, func(a, b url.URL) int { return strings.Compare(a.String(), b.String()) })
+	return urls, nil
+}
+
+func parseURL(s string) (*url.URL, error) {
+	u, err := url.Parse(s)
+	if err != nil {
+		return nil, err
+	}
+	switch u.Scheme {
+	case "http", "https":
+		if _, _, err := net.SplitHostPort(u.Host); err != nil {
+			return nil, fmt.Errorf("URL address does not have the form \"host:port\": %s", s)
+		}
+		if u.Path != "" {
+			return nil, fmt.Errorf("URL must not contain a path: %s", s)
+		}
+	case "unix", "unixs":
+	default:
+		return nil, fmt.Errorf("URL scheme must be http, https, unix, or unixs: %s", s)
+	}
+	return u, nil
+}
+
+// urlStrings gives the URLs as text, in order.
+func urlStrings(urls []url.URL) []string {
+	out := make([]string, len(urls))
+	for i := range urls {
+		out[i] = urls[i].String()
+	}
+	return out
+}
+
+// Validate checks what one field cannot check alone. The error names the flag
+// and what is allowed.
+func (c *Config) Validate() error {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateCluster, c.validateLimits} {
+		if err := check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateTimes() error {
+	if c.HeartbeatMillis <= 0 {
+		return fmt.Errorf("--heartbeat-interval must be >0 (set to %dms)", c.HeartbeatMillis)
+	}
+	if c.ElectionMillis <= 0 {
+		return fmt.Errorf("--election-timeout must be >0 (set to %dms)", c.ElectionMillis)
+	}
+	if 5*c.HeartbeatMillis > c.ElectionMillis {
+		return fmt.Errorf("--election-timeout[%vms] should be at least as 5 times as --heartbeat-interval[%vms]", c.ElectionMillis, c.HeartbeatMillis)
+	}
+	if c.ElectionMillis > electionMillisMax {
+		return fmt.Errorf("--election-timeout[%vms] is too long, and should be set less than %vms", c.ElectionMillis, electionMillisMax)
+	}
+	if c.ProgressInterval < 100*time.Millisecond {
+		return fmt.Errorf("--watch-progress-notify-interval must be at least 100ms (set to %v)", c.ProgressInterval)
+	}
+	return nil
+}
+
+func (c *Config) validateURLs() error {
+	for _, list := range []struct {
+		flag string
+		urls []url.URL
+	}{{"--listen-peer-urls", c.ListenPeerURLs}, {"--listen-client-urls", c.ListenClientURLs}, {"--listen-metrics-urls", c.ListenMetricsURLs}} {
+		for _, u := range list.urls {
+			if u.Scheme == "https" || u.Scheme == "unixs" {
+				return fmt.Errorf("%s: %s: TLS is not supported by this version; use http or unix", list.flag, u.String())
+			}
+			if u.Scheme != "http" {
+				continue
+			}
+			host, _, err := net.SplitHostPort(u.Host)
+			if err != nil {
+				return fmt.Errorf("%s: %w", list.flag, err)
+			}
+			if host != "localhost" && net.ParseIP(host) == nil {
+				return fmt.Errorf("expected IP in URL for binding (%s)", u.String())
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Config) validateCluster() error {
+	if c.InitialClusterState != ClusterNew && c.InitialClusterState != ClusterExisting {
+		return fmt.Errorf("--initial-cluster-state must be %q or %q, not %q", ClusterNew, ClusterExisting, c.InitialClusterState)
+	}
+	if c.Name == "" {
+		return fmt.Errorf("--name must not be empty")
+	}
+	if c.MaxLearners < 0 {
+		return fmt.Errorf("--max-learners must not be negative (set to %d)", c.MaxLearners)
+	}
+	return nil
+}
+
+func (c *Config) validateLimits() error {
+	if c.SnapshotCount == 0 {
+		return fmt.Errorf("--snapshot-count must be >0")
+	}
+	if c.MaxTxnOps == 0 {
+		return fmt.Errorf("--max-txn-ops must be >0")
+	}
+	if c.MaxRequestBytes == 0 || c.MaxRequestBytes > 1<<30 {
+		return fmt.Errorf("--max-request-bytes must be between 1 and %d (set to %d)", 1<<30, c.MaxRequestBytes)
+	}
+	if c.AutoCompactionMode != CompactPeriodic && c.AutoCompactionMode != CompactRevision {
+		return fmt.Errorf("--auto-compaction-mode must be %q or %q, not %q", CompactPeriodic, CompactRevision, c.AutoCompactionMode)
+	}
+	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompaction); err != nil {
+		return err
+	}
+	return nil
+}
+
+// electionTicks is the election timeout in heartbeats.
+func (c *Config) electionTicks() int { return c.ElectionMillis / c.HeartbeatMillis }
+
+// electionTimeout is the election timeout as a duration.
+func (c *Config) electionTimeout() time.Duration {
+	return time.Duration(c.electionTicks()*c.HeartbeatMillis) * time.Millisecond
+}
+
+// requestTimeout bounds a proposal and a read-index: 5 s for the disk and two
+// elections.
+func (c *Config) requestTimeout() time.Duration { return 5*time.Second + 2*c.electionTimeout() }
+
+// minLeaseTTL is the shortest lease in seconds: a lease must outlive an
+// election, else a leader change would always end it.
+func (c *Config) minLeaseTTL() int64 {
+	millis := (3 * c.electionTicks()) / 2 * c.HeartbeatMillis
+	return int64((millis + 999) / 1000)
+}
+
+// quotaBytes is the effective quota; 0 means none.
+func (c *Config) quotaBytes() int64 {
+	switch {
+	case c.QuotaBackendBytes == 0:
+		return quotaBytesDefault
+	case c.QuotaBackendBytes < 0:
+		return 0
+	}
+	return c.QuotaBackendBytes
+}

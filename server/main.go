@@ -1,0 +1,87 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/kvorum/kvorum/internal/version"
+)
+
+// Exit codes of the process.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	logMainLine = "Running: "
+)
+
+// Main is the server as a process: it reads flags and variables, runs until
+// SIGTERM or SIGINT, and returns the exit code.
+func Main(args, environ []string, stdout, stderr io.Writer) int {
+	flags, err := ParseFlags(args, environ, stderr)
+	switch {
+	case errors.Is(err, ErrUsage):
+		return exitUsage
+	case err == nil && flags.Version:
+		printVersion(stdout)
+		return exitOK
+	}
+	log, logErr := flags.Config.Logger()
+	if logErr != nil {
+		fmt.Fprintln(stderr, logErr)
+		return exitFailed
+	}
+	if err != nil {
+		log.Warn("failed to verify flags", "error", err.Error())
+		return exitFailed
+	}
+	for _, w := range flags.Warn {
+		log.Warn(w)
+	}
+	log.Info(logMainLine, "args", args)
+	return runUntilSignal(flags.Config, log)
+}
+
+func runUntilSignal(cfg Config, log *slog.Logger) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	log.Info("starting", "kvorum-version", version.Kvorum, "api-version", version.API, "commit", version.Commit(),
+		"go-version", runtime.Version(), "name", cfg.Name, "data-dir", cfg.DataDir,
+		"listen-client-urls", urlStrings(cfg.ListenClientURLs), "listen-peer-urls", urlStrings(cfg.ListenPeerURLs),
+		"advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs), "initial-cluster", cfg.InitialCluster,
+		"heartbeat-interval", cfg.HeartbeatMillis, "election-timeout", cfg.ElectionMillis,
+		"snapshot-count", cfg.SnapshotCount, "quota-backend-bytes", cfg.quotaBytes(), "config", cfg.summary())
+	s, err := New(ctx, cfg, log)
+	if err != nil {
+		log.Error("discovery failed", "error", err.Error())
+		return exitFailed
+	}
+	go func() {
+		<-ctx.Done()
+		log.Info("received signal; shutting down")
+	}()
+	err = s.Run(ctx)
+	if err != nil {
+		log.Error("stopped", "error", err.Error())
+		return exitFailed
+	}
+	log.Info("closed etcd server", "name", cfg.Name, "data-dir", cfg.DataDir)
+	return exitOK
+}
+
+func printVersion(w io.Writer) {
+	fmt.Fprintf(w, "etcd Version: %s\nGit SHA: %s\nGo Version: %s\nGo OS/Arch: %s/%s\nKvorum Version: %s\n",
+		version.API, version.Commit(), runtime.Version(), runtime.GOOS, runtime.GOARCH, version.Kvorum)
+}
+
+// summary is the rest of the configuration, for one line in the log.
+func (c *Config) summary() string {
+	return fmt.Sprintf("max-request-bytes=%d max-txn-ops=%d auto-compaction=%s/%s pre-vote=%t strict-reconfig-check=%t force-new-cluster=%t unsafe-no-fsync=%t",
+		c.MaxRequestBytes, c.MaxTxnOps, c.AutoCompactionMode, c.AutoCompaction, c.PreVote, c.StrictReconfigCheck, c.ForceNewCluster, c.UnsafeNoFsync)
+}

@@ -1,0 +1,181 @@
+// Package metrics is what a member tells Prometheus, under etcd's names, types
+// and buckets, so that dashboards and alert rules made for etcd work unchanged.
+//
+// Numbers that another part keeps anyway are read when they are asked for; only
+// durations and gRPC calls are observed as they happen.
+package metrics
+
+import (
+	"context"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+
+	"github.com/kvorum/kvorum/raft/wal"
+)
+
+// Set is the metrics of one member.
+type Set struct {
+	// Peers observes the transport.
+	Peers *Peers
+
+	registry *prometheus.Registry
+	fsync    prometheus.Histogram
+	write    prometheus.Histogram
+	commit   prometheus.Histogram
+	started  *prometheus.CounterVec
+	handled  *prometheus.CounterVec
+}
+
+// New makes an empty set with the Go and process metrics in it.
+func New() *Set {
+	s := &Set{registry: prometheus.NewRegistry()}
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	s.fsync = s.histogram("etcd_disk_wal_fsync_duration_seconds", "Seconds that one sync of the log took.", 0.001, 14)
+	s.write = s.histogram("etcd_disk_wal_write_duration_seconds", "Seconds that one write to the log took.", 0.001, 14)
+	s.commit = s.histogram("etcd_disk_backend_commit_duration_seconds", "Seconds that one commit of the database took.", 0.001, 14)
+	labels := []string{"grpc_type", "grpc_service", "grpc_method"}
+	s.started = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_server_started_total", Help: "RPCs that have begun."}, labels)
+	s.handled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_server_handled_total", Help: "RPCs that have ended, by code."}, append(labels, "grpc_code"))
+	s.registry.MustRegister(s.started, s.handled)
+	s.Peers = newPeers(s.registry)
+	return s
+}
+
+func (s *Set) histogram(name, help string, start float64, count int) prometheus.Histogram {
+	h := prometheus.NewHistogram(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(start, 2, count)})
+	s.registry.MustRegister(h)
+	return h
+}
+
+// Gauge registers a number that is read when asked for.
+func (s *Set) Gauge(name, help string, read func() float64) {
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, read))
+}
+
+// Counter registers a growing number that is read when asked for.
+func (s *Set) Counter(name, help string, read func() float64) {
+	s.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, read))
+}
+
+// Info registers a gauge that is always 1 and says something in its label.
+func (s *Set) Info(name, help, label, value string) {
+	s.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: name, Help: help, ConstLabels: prometheus.Labels{label: value},
+	}, func() float64 { return 1 }))
+}
+
+// Register adds a collector of the caller's own.
+func (s *Set) Register(c prometheus.Collector) { s.registry.MustRegister(c) }
+
+// Handler serves the set.
+func (s *Set) Handler() http.Handler {
+	return promhttp.InstrumentMetricHandler(s.registry, promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
+}
+
+// LogStep observes the log; see wal.Log.Observe.
+func (s *Set) LogStep(step wal.Step, took time.Duration) {
+	switch step {
+	case wal.StepSync:
+		s.fsync.Observe(took.Seconds())
+	case wal.StepWrite:
+		s.write.Observe(took.Seconds())
+	}
+}
+
+// Commit observes one commit of the database.
+func (s *Set) Commit(took time.Duration) { s.commit.Observe(took.Seconds()) }
+
+// Unary counts a unary RPC.
+func (s *Set) Unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	service, method := split(info.FullMethod)
+	s.started.WithLabelValues("unary", service, method).Inc()
+	response, err := next(ctx, r)
+	s.handled.WithLabelValues("unary", service, method, status.Code(err).String()).Inc()
+	return response, err
+}
+
+// Stream counts a streaming RPC.
+func (s *Set) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	service, method := split(info.FullMethod)
+	kind := "server_stream"
+	if info.IsClientStream {
+		kind = "bidi_stream"
+	}
+	s.started.WithLabelValues(kind, service, method).Inc()
+	err := next(srv, stream)
+	s.handled.WithLabelValues(kind, service, method, status.Code(err).String()).Inc()
+	return err
+}
+
+func split(fullMethod string) (service, method string) {
+	service, method, _ = strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
+	return service, method
+}
+
+// Peers observes the links to the other members.
+type Peers struct {
+	roundTrip *prometheus.HistogramVec
+	sent      *prometheus.HistogramVec
+	received  *prometheus.HistogramVec
+	sentOK    *prometheus.CounterVec
+	sentBad   *prometheus.CounterVec
+	gotOK     *prometheus.CounterVec
+	gotBad    *prometheus.CounterVec
+}
+
+func newPeers(registry *prometheus.Registry) *Peers {
+	histogram := func(name, help, label string, start float64, count int) *prometheus.HistogramVec {
+		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(start, 2, count)}, []string{label})
+		registry.MustRegister(h)
+		return h
+	}
+	counter := func(name, help, label string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, []string{label})
+		registry.MustRegister(c)
+		return c
+	}
+	return &Peers{
+		roundTrip: histogram("etcd_network_peer_round_trip_time_seconds", "Seconds that a probe of a member took.", "To", 0.0001, 16),
+		sent:      histogram("etcd_network_snapshot_send_total_duration_seconds", "Seconds that sending a snapshot took.", "To", 0.1, 10),
+		received:  histogram("etcd_network_snapshot_receive_total_duration_seconds", "Seconds that receiving a snapshot took.", "From", 0.1, 10),
+		sentOK:    counter("etcd_network_snapshot_send_success", "Snapshots sent.", "To"),
+		sentBad:   counter("etcd_network_snapshot_send_failures", "Snapshots not sent.", "To"),
+		gotOK:     counter("etcd_network_snapshot_receive_success", "Snapshots received.", "From"),
+		gotBad:    counter("etcd_network_snapshot_receive_failures", "Snapshots not received.", "From"),
+	}
+}
+
+func hex(id uint64) string { return strconv.FormatUint(id, 16) }
+
+// RoundTrip implements peer.Observer.
+func (p *Peers) RoundTrip(to uint64, d time.Duration) {
+	p.roundTrip.WithLabelValues(hex(to)).Observe(d.Seconds())
+}
+
+// SnapshotSend implements peer.Observer.
+func (p *Peers) SnapshotSend(to uint64, d time.Duration, err error) {
+	if err != nil {
+		p.sentBad.WithLabelValues(hex(to)).Inc()
+		return
+	}
+	p.sentOK.WithLabelValues(hex(to)).Inc()
+	p.sent.WithLabelValues(hex(to)).Observe(d.Seconds())
+}
+
+// SnapshotReceive implements peer.Observer.
+func (p *Peers) SnapshotReceive(from uint64, d time.Duration, err error) {
+	if err != nil {
+		p.gotBad.WithLabelValues(hex(from)).Inc()
+		return
+	}
+	p.gotOK.WithLabelValues(hex(from)).Inc()
+	p.received.WithLabelValues(hex(from)).Observe(d.Seconds())
+}

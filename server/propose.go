@@ -1,0 +1,193 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/raft"
+	"github.com/kvorum/kvorum/server/api"
+	"github.com/kvorum/kvorum/server/state"
+)
+
+// applyLagMax is how far the applier may be behind the log before new
+// proposals are refused: a queue that only grows helps nobody.
+const applyLagMax = 5000
+
+// Propose implements api.Member. r gets its header here and must not be used
+// by the caller afterwards.
+func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.Result, error) {
+	id := s.ids.next()
+	r.Header = &pb.RequestHeader{ID: id}
+	size := r.SizeVT()
+	if size > int(s.cfg.MaxRequestBytes) {
+		return state.Result{}, api.ErrRequestTooLarge
+	}
+	if s.applyLag() > applyLagMax {
+		return state.Result{}, api.ErrTooManyRequests
+	}
+	data := make([]byte, size)
+	if _, err := r.MarshalToSizedBufferVT(data); err != nil {
+		return state.Result{}, err
+	}
+	now := time.Now()
+	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()))
+	if err := s.submit(ctx, data); err != nil {
+		return state.Result{}, s.notProposed(id, w, err)
+	}
+	return s.await(ctx, id, w)
+}
+
+// submit hands a command to raft. Without a leader it waits for one, but not
+// longer than a request may take.
+func (s *Server) submit(ctx context.Context, data []byte) error {
+	if s.node.Leader() != 0 {
+		return s.node.Propose(ctx, data)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())
+	defer cancel()
+	return s.node.Propose(ctx, data)
+}
+
+// applyLag is how many committed entries this member has not applied.
+func (s *Server) applyLag() uint64 {
+	committed, applied := uint64(s.node.Commit()), s.progress.applied.Load()
+	if committed < applied {
+		return 0
+	}
+	return committed - applied
+}
+
+// notProposed takes the waiter back when raft did not take the proposal.
+func (s *Server) notProposed(id uint64, w *waiter, err error) error {
+	if !s.waiters.remove(id) {
+		<-w.done
+	}
+	s.waiters.put(w)
+	s.proposalsFailed.Add(1)
+	switch {
+	case errors.Is(err, raft.ErrTooManyRequests):
+		return api.ErrTooManyRequests
+	case errors.Is(err, context.Canceled):
+		return api.ErrCanceled
+	}
+	return err
+}
+
+// await waits for the result of a proposal that raft has taken. A proposal
+// that is given up may still take effect.
+func (s *Server) await(ctx context.Context, id uint64, w *waiter) (state.Result, error) {
+	var r state.Result
+	select {
+	case r = <-w.done:
+	case <-ctx.Done():
+		if s.waiters.remove(id) {
+			r.Err = abandoned(ctx.Err())
+			s.proposalsFailed.Add(1)
+		} else {
+			r = <-w.done
+		}
+	case <-s.stopping:
+		if s.waiters.remove(id) {
+			r.Err = api.ErrStopped
+		} else {
+			r = <-w.done
+		}
+	}
+	s.waiters.put(w)
+	return r, r.Err
+}
+
+// abandoned is the error of a caller that did not wait for the result.
+func abandoned(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return api.ErrCanceled
+	}
+	return api.ErrTimeout
+}
+
+// runExpiry ends proposals that take too long. Their outcome is unknown.
+func (s *Server) runExpiry(ctx context.Context) error {
+	every(ctx, s.cfg.requestTimeout()/16, func(now time.Time) {
+		s.waiters.expire(now, func(since time.Time) error {
+			s.proposalsFailed.Add(1)
+			return s.timeoutError(since)
+		})
+	})
+	return nil
+}
+
+// timeoutError says why a proposal made at since has probably timed out.
+func (s *Server) timeoutError(since time.Time) error {
+	elected := time.Unix(0, s.leaderSince.Load())
+	lost := elected.Add(-2 * s.cfg.electionTimeout())
+	leader := s.node.Leader()
+	switch {
+	case since.After(lost) && since.Before(elected):
+		return api.ErrTimeoutLeaderFailure
+	case leader == raft.MemberID(s.self) && !s.quorumActive(since):
+		return api.ErrTimeoutConnection
+	case leader != 0 && leader != raft.MemberID(s.self) && !s.activeSince(state.MemberID(leader), since):
+		return api.ErrTimeoutConnection
+	}
+	return api.ErrTimeout
+}
+
+// activeSince tells whether the link to a member has stood since then.
+func (s *Server) activeSince(id state.MemberID, since time.Time) bool {
+	t := s.transport.ActiveSince(uint64(id))
+	return !t.IsZero() && t.Before(since)
+}
+
+// quorumActive tells whether the links to a quorum have stood since then.
+func (s *Server) quorumActive(since time.Time) bool {
+	voters, active := 0, 0
+	for _, m := range s.machine.Members() {
+		if m.IsLearner {
+			continue
+		}
+		voters++
+		if m.ID == s.self || s.activeSince(m.ID, since) {
+			active++
+		}
+	}
+	return active > voters/2
+}
+
+// ReadBarrier implements api.Member: a read-index round, then the applier's
+// progress up to the index that came of it.
+func (s *Server) ReadBarrier(ctx context.Context) error {
+	index, err := s.readIndex(ctx)
+	if err != nil {
+		return err
+	}
+	err = s.progress.wait(ctx, uint64(index), s.stopping, api.ErrStopped)
+	if err != nil && errors.Is(err, context.Canceled) {
+		return api.ErrCanceled
+	}
+	return err
+}
+
+// readIndex bounds the wait for a leader and a quorum.
+func (s *Server) readIndex(ctx context.Context) (raft.Index, error) {
+	if index, ok := s.node.SoloIndex(); ok {
+		return index, nil
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())
+	defer cancel()
+	index, err := s.node.ReadIndex(bounded)
+	switch {
+	case err == nil:
+		return index, nil
+	case errors.Is(err, raft.ErrStopped):
+		return 0, api.ErrStopped
+	case ctx.Err() != nil:
+		return 0, ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		s.readIndexFailed.Add(1)
+		return 0, api.ErrTimeout
+	}
+	s.readIndexFailed.Add(1)
+	return 0, err
+}

@@ -1,0 +1,242 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+
+	"github.com/kvorum/kvorum/internal/version"
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/proto/membershippb"
+	"github.com/kvorum/kvorum/server/api"
+	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
+)
+
+const (
+	headerTimeout = 10 * time.Second
+	// A gRPC message may be this much larger than a request.
+	grpcOverheadBytes = 512 << 10
+	versionsEvery     = 4 * time.Second
+)
+
+func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
+	return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, address)
+}
+
+func (s *Server) openListeners(ctx context.Context) error {
+	for _, list := range []struct {
+		urls []url.URL
+		to   *[]net.Listener
+	}{{s.cfg.ListenPeerURLs, &s.peerListeners}, {s.cfg.ListenClientURLs, &s.clientListeners}, {s.cfg.ListenMetricsURLs, &s.probeListeners}} {
+		for _, u := range list.urls {
+			l, err := listen(ctx, u)
+			if err != nil {
+				return err
+			}
+			*list.to = append(*list.to, l)
+		}
+	}
+	return nil
+}
+
+func (s *Server) closeListeners() {
+	for _, list := range [][]net.Listener{s.peerListeners, s.clientListeners, s.probeListeners} {
+		for _, l := range list {
+			l.Close()
+		}
+	}
+}
+
+// servePeers serves the peer URLs, and the metrics URLs, until ctx ends.
+func (s *Server) servePeers(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range s.peerListeners {
+		s.log.Info("serving peer traffic", "address", l.Addr().String())
+		group.Go(func() error { return serveHTTP(ctx, l, s.peerHandler()) })
+	}
+	probes := http.NewServeMux()
+	s.probes(probes)
+	for _, l := range s.probeListeners {
+		group.Go(func() error { return serveHTTP(ctx, l, probes) })
+	}
+	return group.Wait()
+}
+
+// serveHTTP serves until ctx ends or the listener fails.
+func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	err := srv.Serve(l)
+	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// publish tells the cluster this member's name and client URLs. Clients are
+// served from then on: the member has joined and knows a leader.
+func (s *Server) publish(ctx context.Context) error {
+	for {
+		r := &pb.InternalRaftRequest{ClusterMemberAttrSet: &membershippb.ClusterMemberAttrSetRequest{
+			Member_ID:        uint64(s.self),
+			MemberAttributes: &membershippb.Attributes{Name: s.cfg.Name, ClientUrls: urlStrings(s.cfg.AdvertiseClientURLs)},
+		}}
+		err := s.proposeInternal(ctx, r)
+		if err == nil {
+			s.log.Info("published local member to cluster through raft", "member", fmt.Sprintf("%x", uint64(s.self)), "name", s.cfg.Name)
+			return s.serveClients(ctx)
+		}
+		if ctx.Err() != nil || errors.Is(err, api.ErrStopped) {
+			return nil
+		}
+		s.log.Warn("failed to publish local member; trying again", "error", err.Error())
+	}
+}
+
+// serveClients serves the client URLs until ctx ends.
+func (s *Server) serveClients(ctx context.Context) error {
+	s.grpc = s.newGRPC()
+	handler := s.clientHandler()
+	group, ctx := errgroup.WithContext(ctx)
+	for _, l := range s.clientListeners {
+		split := newSplitter(l)
+		group.Go(split.run)
+		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.http2)) })
+		group.Go(func() error { return serveHTTP(ctx, split.http1, handler) })
+		s.log.Info("ready to serve client requests")
+		s.log.Info("serving client traffic insecurely; this is strongly discouraged!", "traffic", "grpc+http", "address", l.Addr().String())
+	}
+	s.serving.Store(true)
+	notifyReady()
+	return group.Wait()
+}
+
+func ignoreStopped(err error) error {
+	if errors.Is(err, grpc.ErrServerStopped) || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// newGRPC is the gRPC server with all services.
+func (s *Server) newGRPC() *grpc.Server {
+	services := api.New(s, s.store, s.machine, api.Limits{
+		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), ProgressInterval: s.cfg.ProgressInterval,
+	})
+	guard := api.Guard{Services: services}
+	g := grpc.NewServer(
+		grpc.ForceServerCodecV2(api.Codec{}),
+		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
+		grpc.MaxSendMsgSize(1<<31-1),
+		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
+		grpc.ChainUnaryInterceptor(s.metrics.Unary, guard.Unary),
+		grpc.ChainStreamInterceptor(s.metrics.Stream, guard.Stream),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
+	)
+	pb.RegisterKVServer(g, api.KV{Services: services})
+	pb.RegisterWatchServer(g, api.Watch{Services: services})
+	pb.RegisterLeaseServer(g, api.Lease{Services: services})
+	pb.RegisterClusterServer(g, api.Cluster{Services: services})
+	pb.RegisterMaintenanceServer(g, api.Maintenance{Services: services})
+	healthpb.RegisterHealthServer(g, health.NewServer())
+	return g
+}
+
+// runVersions decides, on the leader, the version that all members understand:
+// the lowest of them, and 3.0.0 until all of them are known.
+func (s *Server) runVersions(ctx context.Context) error {
+	decide := func() {
+		if s.leading() {
+			s.decideVersion(ctx)
+		}
+	}
+	changes := s.node.Changes()
+	ticker := time.NewTicker(versionsEvery)
+	defer ticker.Stop()
+	for {
+		decide()
+		select {
+		case <-changes:
+			changes = s.node.Changes()
+		case <-ticker.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func (s *Server) decideVersion(ctx context.Context) {
+	const undecided = "3.0.0"
+	current := s.machine.ClusterVersion()
+	if current == version.Storage {
+		return
+	}
+	wanted, known := version.Storage, true
+	for _, m := range s.machine.Members() {
+		if m.ID == s.self {
+			continue
+		}
+		v, ok := s.versionOf(ctx, m.PeerURLs)
+		if !ok {
+			known = false
+			break
+		}
+		if older(v, wanted) {
+			wanted = v
+		}
+	}
+	if !known {
+		wanted = undecided
+		if current != "" {
+			return
+		}
+	}
+	if wanted == current || (current != "" && older(wanted, current)) {
+		return
+	}
+	err := s.proposeInternal(ctx, &pb.InternalRaftRequest{ClusterVersionSet: &membershippb.ClusterVersionSetRequest{Ver: wanted}})
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("cluster version was not set", "version", wanted, "error", err.Error())
+	}
+}
+
+// older compares X.Y.Z versions by their two first numbers.
+func older(a, b string) bool {
+	var aMajor, aMinor, bMajor, bMinor int
+	_, errA := fmt.Sscanf(a, "%d.%d", &aMajor, &aMinor)
+	_, errB := fmt.Sscanf(b, "%d.%d", &bMajor, &bMinor)
+	if errA != nil || errB != nil {
+		return false
+	}
+	return aMajor < bMajor || (aMajor == bMajor && aMinor < bMinor)
+}
+
+// versionOf asks a member for its version, as X.Y.0.
+func (s *Server) versionOf(ctx context.Context, peerURLs []string) (string, bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	for _, u := range peerURLs {
+		var v versions
+		if err := s.getPeerJSON(ctx, u+"/version", &v); err != nil {
+			continue
+		}
+		parts := strings.SplitN(v.Server, ".", 3)
+		if len(parts) >= 2 {
+			return parts[0] + "." + parts[1] + ".0", true
+		}
+	}
+	return "", false
+}
