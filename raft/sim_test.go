@@ -21,7 +21,7 @@ import (
 // with old data.
 func TestSimulatedClusters(t *testing.T) {
 	keepRandom(t)
-	runs, steps := 60, 6000
+	runs, steps := 150, 6000
 	if os.Getenv("KVORUM_LONG") != "" {
 		runs, steps = 3000, 20000
 	}
