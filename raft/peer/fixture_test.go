@@ -119,7 +119,7 @@ type member struct {
 }
 
 // serveOn starts a member on a listener.
-func serveOn(t *testing.T, id uint64, l net.Listener, url string, change func(*Config)) *member {
+func serveOn(t testing.TB, id uint64, l net.Listener, url string, change func(*Config)) *member {
 	t.Helper()
 	m := &member{recorder: newRecorder(), id: id, url: url, listen: l}
 	cfg := Config{Self: id, Cluster: testCluster, LocalURLs: []string{url}, Receiver: m.recorder, SnapDir: t.TempDir()}
@@ -148,7 +148,7 @@ func serveOn(t *testing.T, id uint64, l net.Listener, url string, change func(*C
 }
 
 // serve starts a member on a loopback port.
-func serve(t *testing.T, id uint64, change func(*Config)) *member {
+func serve(t testing.TB, id uint64, change func(*Config)) *member {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -158,7 +158,7 @@ func serve(t *testing.T, id uint64, change func(*Config)) *member {
 }
 
 // join makes all members peers of each other.
-func join(t *testing.T, members ...*member) {
+func join(t testing.TB, members ...*member) {
 	t.Helper()
 	for _, a := range members {
 		for _, b := range members {
@@ -170,7 +170,7 @@ func join(t *testing.T, members ...*member) {
 }
 
 // attached waits until both streams from a to b stand and returns.
-func attached(t *testing.T, a, b *member) {
+func attached(t testing.TB, a, b *member) {
 	t.Helper()
 	p := a.Transport.peer(b.id)
 	eventually(t, fmt.Sprintf("streams from %x to %x", a.id, b.id), func() bool {
@@ -178,8 +178,14 @@ func attached(t *testing.T, a, b *member) {
 	})
 }
 
+func (h *health) streamsUp() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.streams
+}
+
 // eventually polls state that has no event of its own to wait for.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !ok() {

@@ -22,8 +22,8 @@ import (
 const replyRate = 4 << 20 // bytes per second
 
 // SendSnapshot sends a MsgSnap and the database that it describes, and returns
-// at once. It owns body from now on and closes it. The body must give exactly
-// size bytes. Receiver.SnapshotSent tells the outcome, once. At most one
+// at once. It owns body from now on and closes it, at times while a Read is
+// under way. The body must give exactly size bytes. Receiver.SnapshotSent tells the outcome, once. At most one
 // snapshot is under way to a member; a second one fails.
 func (t *Transport) SendSnapshot(m *raftpb.Message, body io.ReadCloser, size int64) {
 	id := m.GetTo()
@@ -86,6 +86,8 @@ func (p *peer) postSnapshot(m *raftpb.Message, db io.ReadCloser, size int64) err
 	}
 	body.watchdog = time.AfterFunc(body.stall, func() { cancel(errStalled) })
 	defer body.watchdog.Stop()
+	// The HTTP client does not return while it waits for the source.
+	defer context.AfterFunc(ctx, func() { body.Close() })()
 	at := p.urls.pick()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, at.url+pathSnapshot, body)
 	if err != nil {
