@@ -158,7 +158,10 @@ func (s *commandSource) request(revision int64) *pb.InternalRaftRequest {
 		r.LeaseCheckpoint = &pb.LeaseCheckpointRequest{Checkpoints: []*pb.LeaseCheckpoint{{ID: s.lease(), Remaining_TTL: int64(s.random.Intn(5))}, {ID: s.lease()}}}
 	case 9:
 		// Cleared more often than raised, or nothing else would be applied.
-		action := pick(s, pb.AlarmRequest_GET, pb.AlarmRequest_ACTIVATE, pb.AlarmRequest_DEACTIVATE, pb.AlarmRequest_DEACTIVATE, pb.AlarmRequest_DEACTIVATE, 9)
+		action := pb.AlarmRequest_DEACTIVATE
+		if s.chance(25) {
+			action = pick(s, pb.AlarmRequest_GET, pb.AlarmRequest_ACTIVATE, 9)
+		}
 		r.Alarm = &pb.AlarmRequest{Action: action, MemberID: uint64(s.random.Intn(2)), Alarm: pb.AlarmType(s.random.Intn(4))}
 	case 10:
 		s.clusterRequest(r)

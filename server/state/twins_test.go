@@ -148,7 +148,7 @@ func (w *twins) checkVariety() {
 	if len(seen) < len(w.results)/20 {
 		w.t.Errorf("only %d different results among %d", len(seen), len(w.results))
 	}
-	if w.calm.store.Revision() < mvcc.Revision(len(w.log)/20) {
+	if w.calm.store.Revision() < mvcc.Revision(len(w.log)/40) {
 		w.t.Errorf("only %d revisions after %d entries", w.calm.store.Revision(), len(w.log))
 	}
 }
