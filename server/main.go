@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
 	"os/signal"
 	"runtime"
 	"syscall"
@@ -49,8 +50,8 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 }
 
 func runUntilSignal(cfg Config, log *slog.Logger) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
+	ctx, die := signalContext(log)
+	defer die()
 	log.Info("starting", "kvorum-version", version.Kvorum, "api-version", version.API, "commit", version.Commit(),
 		"go-version", runtime.Version(), "name", cfg.Name, "data-dir", cfg.DataDir,
 		"listen-client-urls", urlStrings(cfg.ListenClientURLs), "listen-peer-urls", urlStrings(cfg.ListenPeerURLs),
@@ -62,17 +63,41 @@ func runUntilSignal(cfg Config, log *slog.Logger) int {
 		log.Error("discovery failed", "error", err.Error())
 		return exitFailed
 	}
-	go func() {
-		<-ctx.Done()
-		log.Info("received signal; shutting down")
-	}()
-	err = s.Run(ctx)
-	if err != nil {
+	if err := s.Run(ctx); err != nil {
 		log.Error("stopped", "error", err.Error())
 		return exitFailed
 	}
 	log.Info("closed etcd server", "name", cfg.Name, "data-dir", cfg.DataDir)
 	return exitOK
+}
+
+// signalContext is done at the first SIGTERM or SIGINT. die ends the process by
+// that signal, so that whoever waits for it sees how it ended; process 1, which
+// cannot die of a signal, and a process that got none just return.
+func signalContext(log *slog.Logger) (ctx context.Context, die func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	got := make(chan syscall.Signal, 1)
+	go func() {
+		sig := (<-signals).(syscall.Signal)
+		log.Info("received signal; shutting down", "signal", sig.String())
+		got <- sig
+		cancel()
+	}()
+	return ctx, func() {
+		cancel()
+		select {
+		case sig := <-got:
+			if os.Getpid() == 1 {
+				return
+			}
+			signal.Reset(sig)
+			_ = syscall.Kill(os.Getpid(), sig)
+			select {} // the signal comes any moment
+		default:
+		}
+	}
 }
 
 func printVersion(w io.Writer) {
