@@ -106,6 +106,6 @@ func TestTornWrites(t *testing.T) {
 		seen[string([]byte{got[0], got[512]})] = true
 	}
 	if len(seen) != 4 {
-		t.Errorf("outcomes seen: %q", seen)
+		t.Errorf("outcomes seen: %v", seen)
 	}
 }
