@@ -22,8 +22,7 @@
 //
 // # Format
 //
-// The files are those of etcd 3.7 and are read and written as etcd does; see
-// docs/formats for the page. In short:
+// The files are those of etcd 3.7, which reads ours and whose we read:
 //
 //	segment  %016x-%016x.wal  (sequence, index of the first entry expected)
 //	         crc, metadata, snapshot(0,0) | state, then entries, states, snapshots
@@ -40,4 +39,13 @@
 // anyone is told of them. A hard state in which only commit moved does not:
 // commit is recomputed from the other members, and [Log.SyncNeeded] says so.
 // After a crash the applied index may therefore exceed the saved commit.
+//
+// # Where this reader is stricter than etcd's
+//
+// It refuses a log in which a length field contradicts its record or is zero
+// before more data, a segment that does not begin with its two head records, and
+// entries and hard states that no member writes: type and length of a record lie
+// outside its checksum. It does not bring back entries that were replaced at or
+// below the snapshot it opens at. It reports a gap after the first segment, and
+// an unknown snapshot also when it opens for appending.
 package wal

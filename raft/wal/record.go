@@ -31,8 +31,8 @@ type record struct {
 
 var errRecord = errors.New("record cannot be parsed")
 
-// castagnoli is a function for want of constant tables; the package crc32 keeps
-// the table and uses the processor's instruction.
+// castagnoli is the table of CRC-32C, which package crc32 keeps and recognises,
+// to use the processor's instruction for it.
 func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
 
 // appendRecord frames data, which it takes in two parts so that an entry's
