@@ -315,13 +315,6 @@ func (t *Transport) Remove(id uint64) {
 	}
 }
 
-// RemoveAll ends the links with all members.
-func (t *Transport) RemoveAll() {
-	for _, id := range t.Members() {
-		t.Remove(id)
-	}
-}
-
 // Members returns the IDs of all peers and remotes, ascending.
 func (t *Transport) Members() []uint64 {
 	t.mu.Lock()
