@@ -107,12 +107,8 @@ func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
 	if err != nil {
 		return nil, err
 	}
-	changes := make([]raft.ConfChange, len(all))
-	for i, m := range all {
-		changes[i] = raft.ConfChange{Kind: raft.AddVoter, Member: raft.MemberID(m.ID), Context: state.MemberContext(m)}
-	}
-	m := &member{self: self.ID, cluster: clusterID(all)}
-	if m.start, err = raft.Bootstrap(changes); err != nil {
+	m, err := newMember(all, self)
+	if err != nil {
 		return nil, err
 	}
 	if err := c.openStore(p, m, o); err != nil {
@@ -128,6 +124,19 @@ func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+// newMember is a member of a new cluster before anything is on disk.
+func newMember(all []state.Member, self state.Member) (*member, error) {
+	changes := make([]raft.ConfChange, len(all))
+	for i, m := range all {
+		changes[i] = raft.ConfChange{Kind: raft.AddVoter, Member: raft.MemberID(m.ID), Context: state.MemberContext(m)}
+	}
+	start, err := raft.Bootstrap(changes)
+	if err != nil {
+		return nil, err
+	}
+	return &member{self: self.ID, cluster: clusterID(all), start: start}, nil
 }
 
 // createLog makes the log with the first entries in it, durable as one.

@@ -50,11 +50,15 @@ func raftConf(c state.ConfState) raft.ConfState {
 
 // membership is the state's members in the form that .snap files carry.
 func (s *Server) membership() wal.Membership {
-	all := wal.Membership{ClusterVersion: s.machine.ClusterVersion()}
-	for _, m := range s.machine.Members() {
+	return walMembership(s.machine.Members(), s.machine.RemovedMembers(), s.machine.ClusterVersion())
+}
+
+func walMembership(members []state.Member, removed []state.MemberID, clusterVersion string) wal.Membership {
+	all := wal.Membership{ClusterVersion: clusterVersion}
+	for _, m := range members {
 		all.Members = append(all.Members, wal.Member{ID: uint64(m.ID), Name: m.Name, PeerURLs: m.PeerURLs, ClientURLs: m.ClientURLs, IsLearner: m.IsLearner})
 	}
-	for _, id := range s.machine.RemovedMembers() {
+	for _, id := range removed {
 		all.Removed = append(all.Removed, uint64(id))
 	}
 	return all
