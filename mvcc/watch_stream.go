@@ -94,7 +94,8 @@ func (ws *WatchStream) Add(spec WatchSpec) (id int64, now Revision, err error) {
 	if ws.watchers[w.id] != nil {
 		return -1, now, ErrWatcherExists
 	}
-	w.born, w.next = now, spec.From
+	ws.seq++
+	w.made, w.born, w.next = ws.seq, now, spec.From
 	if spec.From == 0 {
 		w.next = now + 1
 	}
@@ -287,11 +288,11 @@ func (ws *WatchStream) Tick() {
 	}
 }
 
-// collectIdle makes the batch of a tick and starts the next interval; the
-// caller holds mu.
-func (ws *WatchStream) collectIdle(rev Revision) {
+// collectIdle makes the batch of a tick and starts the next interval. A
+// watcher made since the tick may not be announced yet. The caller holds mu.
+func (ws *WatchStream) collectIdle(tick watchNote) {
 	for id, w := range ws.watchers {
-		if !w.active && ws.handedOut(w, rev) {
+		if !w.active && w.made < tick.seq && ws.handedOut(w, tick.rev) {
 			ws.batch.Idle = append(ws.batch.Idle, id)
 		}
 		w.active = false

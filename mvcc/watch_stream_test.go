@@ -486,6 +486,10 @@ func TestWatchTick(t *testing.T) {
 	watchAdd(t, ws, WatchSpec{Key: []byte("a"), From: 1})
 	ws.Tick()
 	watchExpect(t, ws, "idle [1] @3", "events 3 @3: +a@2")
+	ws.Tick()
+	ws.Tick()
+	watchAdd(t, ws, WatchSpec{Key: []byte("a"), Announce: true})
+	watchExpect(t, ws, "idle [1] @3", "created 4 @3")
 }
 
 // Events of a watcher reach the client after it was told that the watcher is canceled.
