@@ -190,11 +190,14 @@ func (c *watchModel) read() {
 			last = true
 		}
 		if last {
-			if c.waitsOnlyForFuture() {
+			done, notes := c.left()
+			if done {
 				c.hearFinal()
 				return
 			}
-			c.ws.Reply("again") // a slice of history may hold nothing to hear
+			if notes == 0 {
+				c.ws.Reply("again") // a slice of history may hold nothing to hear
+			}
 		}
 		if c.failure != "" {
 			return
@@ -207,11 +210,12 @@ func (c *watchModel) read() {
 	}
 }
 
-// waitsOnlyForFuture says whether nothing is left to hear.
-func (c *watchModel) waitsOnlyForFuture() bool {
+// left says whether nothing is left to hear, and how many notes are queued.
+func (c *watchModel) left() (done bool, notes int) {
 	c.ws.mu.Lock()
 	defer c.ws.mu.Unlock()
-	return len(c.ws.behind) == 0 && c.ws.ready.first == nil && len(c.ws.notes) == 0
+	notes = len(c.ws.notes)
+	return len(c.ws.behind) == 0 && c.ws.ready.first == nil && notes == 0, notes
 }
 
 func (c *watchModel) fail(format string, args ...any) {
