@@ -243,11 +243,8 @@ func (ws *WatchStream) Synced(id int64) bool {
 // events up to its revision. It returns false, and nothing will come, unless
 // all watchers of the stream are live and none waits for a future revision.
 func (ws *WatchStream) Progress() bool {
-	ws.hub.mu.Lock()
-	defer ws.hub.mu.Unlock()
-	ws.mu.Lock()
+	now := ws.lockNow()
 	defer ws.mu.Unlock()
-	now := ws.hub.current
 	if ws.closed || len(ws.watchers) == 0 || len(ws.behind) > 0 {
 		return false
 	}
@@ -274,17 +271,25 @@ func (ws *WatchStream) Progress() bool {
 	return true
 }
 
+// lockNow locks mu at a moment when the outbox holds all up to the current
+// revision, and nothing after it, and returns that revision. The hub goes on
+// meanwhile, as the caller looks at all watchers.
+func (ws *WatchStream) lockNow() Revision {
+	ws.hub.mu.Lock()
+	defer ws.hub.mu.Unlock()
+	ws.mu.Lock()
+	return ws.hub.current
+}
+
 // Tick asks for a WatchIdle batch of the watchers that got no event since the
 // last tick and are live. Nothing comes when there are none, and a tick that
 // Next has not reached yet swallows the ones after it.
 func (ws *WatchStream) Tick() {
-	ws.hub.mu.Lock()
-	defer ws.hub.mu.Unlock()
-	ws.mu.Lock()
+	now := ws.lockNow()
 	defer ws.mu.Unlock()
 	queued := slices.ContainsFunc(ws.notes, func(n watchNote) bool { return n.kind == WatchIdle })
 	if !ws.closed && !queued && len(ws.watchers) > 0 {
-		ws.note(watchNote{kind: WatchIdle, rev: ws.hub.current})
+		ws.note(watchNote{kind: WatchIdle, rev: now})
 	}
 }
 
