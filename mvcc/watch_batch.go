@@ -142,7 +142,7 @@ func (ws *WatchStream) takeNote() watchTurn {
 			}
 		}
 	case WatchIdle:
-		ws.collectIdle(n.rev)
+		ws.collectIdle(n)
 		if len(ws.batch.Idle) == 0 {
 			return watchTurnAgain
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand"
 	"os"
+	"sort"
 	"strconv"
 	"sync"
 	"testing"
@@ -129,14 +130,12 @@ func (p *watchPast) history(from, to Revision, key, end []byte, recordsMax, byte
 	}
 	var events []*Event
 	records, size := 0, 0
-	for _, e := range p.log {
-		if e.rev < from {
-			continue
-		}
+	start := sort.Search(len(p.log), func(i int) bool { return p.log[i].rev >= from })
+	for i, e := range p.log[start:] {
 		if e.rev > to {
 			break
 		}
-		if (records >= recordsMax || size >= bytesMax) && e.rev != p.log[watchPosition(p.log, e)-1].rev {
+		if (records >= recordsMax || size >= bytesMax) && e.rev != p.log[start+i-1].rev {
 			return events, e.rev, nil
 		}
 		records++
@@ -146,22 +145,6 @@ func (p *watchPast) history(from, to Revision, key, end []byte, recordsMax, byte
 		}
 	}
 	return events, to + 1, nil
-}
-
-func watchPosition(log []*Event, e *Event) int {
-	from, to := 0, len(log)
-	for from < to {
-		mid := (from + to) / 2
-		if log[mid].rev < e.rev {
-			from = mid + 1
-		} else {
-			to = mid
-		}
-	}
-	for log[from] != e {
-		from++
-	}
-	return from
 }
 
 func (p *watchPast) valueAt(key []byte, before Revision) ([]byte, error) {

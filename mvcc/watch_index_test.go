@@ -18,9 +18,9 @@ func TestWatchIndexFindsWhatAPlainScanFinds(t *testing.T) {
 		}
 		return string(b)
 	}
-	for step := range 20000 {
+	for step := range 4000 {
 		switch {
-		case len(all) == 0 || r.Intn(5) < 2 && len(all) < 300:
+		case len(all) == 0 || r.Intn(5) < 2 && len(all) < 100:
 			w := &watcher{id: int64(step), key: text()}
 			switch r.Intn(4) {
 			case 0:

@@ -68,13 +68,14 @@ func (ws *WatchStream) turn() watchTurn {
 	defer ws.mu.Unlock()
 	ws.batch.clear(false)
 	first := ws.ready.first
+	noteFirst := len(ws.notes) > 0 && (first == nil || first.seq > ws.notes[0].seq)
 	switch {
 	case ws.closed:
 		return watchTurnClosed
-	case len(ws.notes) > 0 && (first == nil || first.seq > ws.notes[0].seq):
-		return ws.takeNote()
-	case ws.sliceDue(first) && ws.gather():
+	case ws.sliceDue(first, noteFirst) && ws.gather():
 		return watchTurnRead
+	case noteFirst:
+		return ws.takeNote()
 	case first != nil:
 		ws.takeEvents(first)
 		return watchTurnBatch
@@ -124,8 +125,14 @@ type watchSlice struct {
 
 // sliceDue says whether the turn has come to read; the caller holds mu. No
 // history is read past a barrier.
-func (ws *WatchStream) sliceDue(first *watcher) bool {
-	return len(ws.behind) > 0 && ws.barriers == 0 && (first == nil || first.seq > ws.slice.seq)
+func (ws *WatchStream) sliceDue(first *watcher, noteFirst bool) bool {
+	switch {
+	case len(ws.behind) == 0 || ws.barriers > 0:
+		return false
+	case noteFirst:
+		return ws.notes[0].seq > ws.slice.seq
+	}
+	return first == nil || first.seq > ws.slice.seq
 }
 
 // gather chooses who takes part in the next slice: the watcher that waited

@@ -28,10 +28,11 @@ const watchOutboxKept = 256
 
 func watchCost(e *Event) int { return watchEntryBytes + len(e.record) + len(e.prev) }
 
-// push appends a live event to the list of w, or returns false if the outbox is full.
+// push appends a live event to the list of w, or returns false if the outbox
+// is full. One that is empty takes an event of any size.
 func (o *watchOutbox) push(w *watcher, e *Event) bool {
 	cost := watchCost(e)
-	if o.live+cost > o.liveMax {
+	if o.live > 0 && o.live+cost > o.liveMax {
 		return false
 	}
 	o.live += cost

@@ -100,7 +100,8 @@ func (ws *WatchStream) Add(spec WatchSpec) (id int64, now Revision, err error) {
 	if ws.watchers[w.id] != nil {
 		return -1, now, ErrWatcherExists
 	}
-	w.born, w.next = now, spec.From
+	ws.seq++
+	w.made, w.born, w.next = ws.seq, now, spec.From
 	if spec.From == 0 {
 		w.next = now + 1
 	}
@@ -248,11 +249,8 @@ func (ws *WatchStream) Synced(id int64) bool {
 // events up to its revision. It returns false, and nothing will come, unless
 // all watchers of the stream are live and none waits for a future revision.
 func (ws *WatchStream) Progress() bool {
-	ws.hub.mu.Lock()
-	defer ws.hub.mu.Unlock()
-	ws.mu.Lock()
+	now := ws.lockNow()
 	defer ws.mu.Unlock()
-	now := ws.hub.current
 	if ws.closed || len(ws.watchers) == 0 || len(ws.behind) > 0 {
 		return false
 	}
@@ -279,25 +277,33 @@ func (ws *WatchStream) Progress() bool {
 	return true
 }
 
+// lockNow locks mu at a moment when the outbox holds all up to the current
+// revision, and nothing after it, and returns that revision. The hub goes on
+// meanwhile, as the caller looks at all watchers.
+func (ws *WatchStream) lockNow() Revision {
+	ws.hub.mu.Lock()
+	defer ws.hub.mu.Unlock()
+	ws.mu.Lock()
+	return ws.hub.current
+}
+
 // Tick asks for a WatchIdle batch of the watchers that got no event since the
 // last tick and are live. Nothing comes when there are none, and a tick that
 // Next has not reached yet swallows the ones after it.
 func (ws *WatchStream) Tick() {
-	ws.hub.mu.Lock()
-	defer ws.hub.mu.Unlock()
-	ws.mu.Lock()
+	now := ws.lockNow()
 	defer ws.mu.Unlock()
 	queued := slices.ContainsFunc(ws.notes, func(n watchNote) bool { return n.kind == WatchIdle })
 	if !ws.closed && !queued && len(ws.watchers) > 0 {
-		ws.note(watchNote{kind: WatchIdle, rev: ws.hub.current})
+		ws.note(watchNote{kind: WatchIdle, rev: now})
 	}
 }
 
-// collectIdle makes the batch of a tick and starts the next interval; the
-// caller holds mu.
-func (ws *WatchStream) collectIdle(rev Revision) {
+// collectIdle makes the batch of a tick and starts the next interval. A
+// watcher made since the tick may not be announced yet. The caller holds mu.
+func (ws *WatchStream) collectIdle(tick watchNote) {
 	for id, w := range ws.watchers {
-		if !w.active && ws.handedOut(w, rev) {
+		if !w.active && w.made < tick.seq && ws.handedOut(w, tick.rev) {
 			ws.batch.Idle = append(ws.batch.Idle, id)
 		}
 		w.active = false

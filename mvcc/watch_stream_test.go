@@ -486,6 +486,10 @@ func TestWatchTick(t *testing.T) {
 	watchAdd(t, ws, WatchSpec{Key: []byte("a"), From: 1})
 	ws.Tick()
 	watchExpect(t, ws, "idle [1] @3", "events 3 @3: +a@2")
+	ws.Tick()
+	ws.Tick()
+	watchAdd(t, ws, WatchSpec{Key: []byte("a"), Announce: true})
+	watchExpect(t, ws, "idle [1] @3", "created 4 @3")
 }
 
 // Events of a watcher reach the client after it was told that the watcher is canceled.
@@ -636,4 +640,60 @@ func TestWatchWaitRoom(t *testing.T) {
 			t.Fatal("the asker hangs")
 		}
 	})
+}
+
+// Clients that leave while the store is written bring the member down, or leave watchers behind.
+func TestWatchCloseWhilePublishing(t *testing.T) {
+	p := newWatchPast()
+	var clients sync.WaitGroup
+	for i := range 4 {
+		clients.Go(func() {
+			for round := range 20 {
+				ws := p.hub.newStream(WatchStreamOptions{OutboxBytesMax: 2000})
+				for j := range 50 {
+					watchAdd(t, ws, WatchSpec{Key: []byte("a"), End: []byte("b"), From: Revision((i + j) % 2)})
+				}
+				for range round {
+					if _, err := ws.Next(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+				ws.Close()
+			}
+		})
+	}
+	left := make(chan struct{})
+	go func() {
+		clients.Wait()
+		close(left)
+	}()
+	for {
+		p.put("a", "ab", "c")
+		select {
+		case <-left:
+			p.put("a")
+			if p.hub.index.size != 0 || p.hub.stats().Streams != 0 {
+				t.Fatalf("left over: %d watchers, %+v", p.hub.index.size, p.hub.stats())
+			}
+			return
+		default:
+		}
+	}
+}
+
+// A value larger than the outbox sends its watcher to the disk each time.
+func TestWatchLargeEvent(t *testing.T) {
+	p := newWatchPast()
+	ws := p.hub.newStream(WatchStreamOptions{OutboxBytesMax: 1000})
+	defer ws.Close()
+	watchAdd(t, ws, WatchSpec{Key: []byte("a")})
+	for range 3 {
+		p.publish(p.change(true, watchChange{key: "a", value: strings.Repeat("x", 5000)}))
+		if !ws.Synced(0) || watchNext(t, ws) == "" {
+			t.Fatal("behind after one event")
+		}
+	}
+	if p.reads != 0 {
+		t.Fatalf("%d reads of history", p.reads)
+	}
 }

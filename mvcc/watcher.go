@@ -32,6 +32,7 @@ type watcher struct {
 	key, end                string
 	from                    Revision // as asked; 0 = after born
 	born                    Revision // the current revision at creation
+	made                    uint64   // the place in the queues at creation
 	prevKV, noPut, noDelete bool
 
 	live   bool // in the index of the hub
