@@ -153,6 +153,8 @@ func (s *Store) flushDone(b batch) {
 	if len(s.others) == 0 {
 		s.others = nil
 	}
+	s.trimTail()
+	s.republish()
 	s.room.Broadcast()
 	s.mu.Unlock()
 }
