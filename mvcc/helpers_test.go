@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/proto/mvccpb"
+	bolt "go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -27,4 +28,23 @@ func cpuTime() time.Duration {
 		panic(err)
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// dumpFile returns all pairs of the file and how many buckets it has.
+func dumpFile(t testing.TB, s *Store) (pairs map[string]string, buckets int) {
+	t.Helper()
+	pairs = map[string]string{}
+	err := s.disk.read(func(tx *bolt.Tx) error {
+		return tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+			buckets++
+			return b.ForEach(func(k, v []byte) error {
+				pairs[string(name)+"/"+string(k)] = string(v)
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pairs, buckets
 }
