@@ -1,6 +1,8 @@
 package mvcc
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,3 +50,5 @@ func dumpFile(t testing.TB, s *Store) (pairs map[string]string, buckets int) {
 	}
 	return pairs, buckets
 }
+
+func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
