@@ -85,11 +85,18 @@ func BenchmarkRange(b *testing.B) {
 	newest := &pb.RangeRequest{Key: benchKey(999_999)}
 	page := &pb.RangeRequest{Key: benchKey(300_000), RangeEnd: benchKey(400_000), Limit: 1000}
 	tailPage := &pb.RangeRequest{Key: benchKey(950_000), RangeEnd: []byte{0}, Limit: 1000}
+	pinned := &pb.RangeRequest{Key: benchKey(300_000), RangeEnd: []byte{0}, Limit: 1000}
+	first, err := s.Range(pinned)
+	if err != nil {
+		b.Fatal(err)
+	}
+	pinned.Revision = first.Header.Revision
+	fill(b, s, 1) // the pinned revision is not the newest any more
 	count := &pb.RangeRequest{Key: []byte("/"), RangeEnd: []byte("0"), CountOnly: true}
 	for _, c := range []struct {
 		name string
 		r    *pb.RangeRequest
-	}{{"one/file", one}, {"one/tail", newest}, {"1000of100k/file", page}, {"1000of50k/tail", tailPage}, {"count1M", count}} {
+	}{{"one/file", one}, {"one/tail", newest}, {"1000of100k/file", page}, {"1000of50k/tail", tailPage}, {"1000of700k/pinned", pinned}, {"count1M", count}} {
 		b.Run(c.name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {

@@ -41,6 +41,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+			s.anchors.tick()
 		case <-s.wake:
 		case <-pause.C:
 			compacting = true
