@@ -1,0 +1,171 @@
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// figures are what one round gave. All but throughput and memory are per operation.
+type figures struct {
+	throughput, p50, p99         float64 // operations per second, ms, ms
+	cpu, memory, fsyncs, written float64 // µs, MiB, number, KiB
+}
+
+// values are in the order of the table's columns.
+func (f figures) values() []float64 {
+	return []float64{f.throughput, f.p50, f.p99, f.cpu, f.memory, f.fsyncs, f.written}
+}
+
+const columns = "ops/s | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+
+// table writes the rows of one cluster size as they come.
+type table struct {
+	out      io.Writer
+	binaries []binary
+}
+
+func newTable(out io.Writer, binaries []binary) *table { return &table{out: out, binaries: binaries} }
+
+func (t *table) begin(nodes int) error {
+	title := "One member"
+	if nodes > 1 {
+		title = fmt.Sprintf("%d members", nodes)
+	}
+	_, err := fmt.Fprintf(t.out, "\n## %s\n\n| load | system | %s |\n|---|---|%s\n",
+		title, columns, strings.Repeat("---:|", strings.Count(columns, "|")+1))
+	return err
+}
+
+// measured is what a round gives: figures in the order of the columns.
+type measured interface{ values() []float64 }
+
+// add writes one load: medians of each system, then the ratios to the first.
+func (t *table) add(title string, results [][]figures) error { return addRows(t, title, results) }
+
+// addRestart writes a table of its own: a restart has other columns.
+func (t *table) addRestart(keys int64, results [][]restarted) error {
+	const columns = "RSS MiB when written | RSS MiB after restart | bytes per key | s until it serves | CPU s until it serves | database MiB"
+	_, err := fmt.Fprintf(t.out, "\n| restart of one member | system | %s |\n|---|---|%s\n",
+		columns, strings.Repeat("---:|", strings.Count(columns, "|")+1))
+	if err != nil {
+		return err
+	}
+	return addRows(t, fmt.Sprintf("%d keys of 256 bytes", keys), results)
+}
+
+func addRows[M measured](t *table, title string, results [][]M) error {
+	medians := make([][]float64, len(results))
+	for i, rounds := range results {
+		medians[i] = medianOf(rounds)
+		name := t.binaries[i].name
+		if i == 0 {
+			name = "**" + name + "**"
+		}
+		if err := t.row(title, name, medians[i], figure); err != nil {
+			return err
+		}
+		title = ""
+	}
+	for i := 1; i < len(medians); i++ {
+		if err := t.row("", t.binaries[i].name+" ÷ "+t.binaries[0].name, ratio(medians[i], medians[0]), ratioText); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *table) row(title, system string, values []float64, format func(float64) string) error {
+	cells := make([]string, 0, len(values))
+	for _, v := range values {
+		cells = append(cells, format(v))
+	}
+	_, err := fmt.Fprintf(t.out, "| %s | %s | %s |\n", title, system, strings.Join(cells, " | "))
+	return err
+}
+
+func (t *table) end() error {
+	_, err := fmt.Fprintln(t.out)
+	return err
+}
+
+// medianOf takes the median of each column.
+func medianOf[M measured](rounds []M) []float64 {
+	medians := make([]float64, len(rounds[0].values()))
+	for i := range medians {
+		var column []float64
+		for _, f := range rounds {
+			column = append(column, f.values()[i])
+		}
+		slices.Sort(column)
+		medians[i] = (column[(len(column)-1)/2] + column[len(column)/2]) / 2
+	}
+	return medians
+}
+
+func ratio(a, b []float64) []float64 {
+	all := make([]float64, len(a))
+	for i := range a {
+		all[i] = a[i] / b[i]
+	}
+	return all
+}
+
+// figure prints three significant digits.
+func figure(v float64) string {
+	switch {
+	case v >= 100:
+		return fmt.Sprintf("%.0f", v)
+	case v >= 10:
+		return fmt.Sprintf("%.1f", v)
+	case v >= 1:
+		return fmt.Sprintf("%.2f", v)
+	case v == 0:
+		return "0"
+	}
+	return fmt.Sprintf("%.3f", v)
+}
+
+// ratioText prints a ratio; of nothing to nothing there is none.
+func ratioText(v float64) string {
+	if v != v || v > 1e6 {
+		return "–"
+	}
+	return "×" + figure(v)
+}
+
+// header says what ran where, so that the table can be made again.
+func (b *benchmark) header() error {
+	command := strings.Join(append([]string{"go run ./integration/bench"}, b.args...), " ")
+	_, err := fmt.Fprintf(b.out, "Made on %s with `%s`: %s, %d CPUs, Linux %s, %s. Medians of %d rounds of %s.\n",
+		time.Now().UTC().Format(time.DateOnly), command, cpuModel(), runtime.NumCPU(), kernel(), runtime.Version(),
+		b.settings.rounds, b.settings.duration)
+	return err
+}
+
+func cpuModel() string {
+	file, err := os.Open("/proc/cpuinfo")
+	if err != nil {
+		return "unknown CPU"
+	}
+	defer func() { _ = file.Close() }() // only read
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if _, model, found := strings.Cut(lines.Text(), "model name\t: "); found {
+			return model
+		}
+	}
+	return runtime.GOARCH
+}
+
+func kernel() string {
+	text, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return "of unknown version"
+	}
+	return strings.TrimSpace(string(text))
+}
