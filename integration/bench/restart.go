@@ -23,6 +23,10 @@ func (r restarted) values() []float64 {
 	return []float64{r.filled, r.memory, r.perKey, r.ready, r.cpu, r.database}
 }
 
+func (restarted) columns() string {
+	return "RSS MiB when written | RSS MiB after restart | bytes per key | s until it serves | CPU s until it serves | database MiB"
+}
+
 // restart fills each system with keys of 256-byte values, stops it, and starts it again, round after round.
 func (b *benchmark) restart(ctx context.Context, nodes int, t *table) (err error) {
 	systems, err := b.start(nodes)

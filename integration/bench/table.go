@@ -22,12 +22,21 @@ func (f figures) values() []float64 {
 	return []float64{f.throughput, f.p50, f.p99, f.cpu, f.memory, f.fsyncs, f.written}
 }
 
-const columns = "ops/s | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+// throughputColumn is the one column where more is better.
+const throughputColumn = "ops/s"
+
+func (figures) columns() string { return columns }
+
+const columns = throughputColumn + " | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+
+// noise is how much worse than etcd a figure may look before it is called worse.
+const noise = 1.1
 
 // table writes the rows of one cluster size as they come.
 type table struct {
 	out      io.Writer
 	binaries []binary
+	behind   []string // where the first system is worse than the second
 }
 
 func newTable(out io.Writer, binaries []binary) *table { return &table{out: out, binaries: binaries} }
@@ -42,15 +51,32 @@ func (t *table) begin(nodes int) error {
 	return err
 }
 
-// measured is what a round gives: figures in the order of the columns.
-type measured interface{ values() []float64 }
+// measured is what a round gives: figures in the order of the columns, whose names say which way is better.
+type measured interface {
+	values() []float64
+	columns() string
+}
+
+// compare notes where the first system is worse than the second by more than noise. More operations per second are
+// better; of everything else less is.
+func (t *table) compare(load string, m measured, ratios []float64) {
+	for i, name := range strings.Split(m.columns(), " | ") {
+		worse := ratios[i] < 1/noise
+		if name == throughputColumn {
+			worse = ratios[i] > noise
+		}
+		if worse {
+			t.behind = append(t.behind, fmt.Sprintf("%s: %s %s", load, name, ratioText(ratios[i])))
+		}
+	}
+}
 
 // add writes one load: medians of each system, then the ratios to the first.
 func (t *table) add(title string, results [][]figures) error { return addRows(t, title, results) }
 
 // addRestart writes a table of its own: a restart has other columns.
 func (t *table) addRestart(keys int64, results [][]restarted) error {
-	const columns = "RSS MiB when written | RSS MiB after restart | bytes per key | s until it serves | CPU s until it serves | database MiB"
+	columns := restarted{}.columns()
 	_, err := fmt.Fprintf(t.out, "\n| restart of one member | system | %s |\n|---|---|%s\n",
 		columns, strings.Repeat("---:|", strings.Count(columns, "|")+1))
 	if err != nil {
@@ -60,7 +86,7 @@ func (t *table) addRestart(keys int64, results [][]restarted) error {
 }
 
 func addRows[M measured](t *table, title string, results [][]M) error {
-	medians := make([][]float64, len(results))
+	load, medians := title, make([][]float64, len(results))
 	for i, rounds := range results {
 		medians[i] = medianOf(rounds)
 		name := t.binaries[i].name
@@ -71,6 +97,9 @@ func addRows[M measured](t *table, title string, results [][]M) error {
 			return err
 		}
 		title = ""
+	}
+	if len(medians) > 1 {
+		t.compare(load, results[0][0], ratio(medians[1], medians[0]))
 	}
 	for i := 1; i < len(medians); i++ {
 		if err := t.row("", t.binaries[i].name+" ÷ "+t.binaries[0].name, ratio(medians[i], medians[0]), ratioText); err != nil {
@@ -89,8 +118,18 @@ func (t *table) row(title, system string, values []float64, format func(float64)
 	return err
 }
 
+// end writes where the first system is behind the second.
 func (t *table) end() error {
-	_, err := fmt.Fprintln(t.out)
+	if len(t.binaries) < 2 {
+		return nil
+	}
+	first, second := t.binaries[0].name, t.binaries[1].name
+	if len(t.behind) == 0 {
+		_, err := fmt.Fprintf(t.out, "\n%s is nowhere more than %.0f%% behind %s.\n", first, (noise-1)*100, second)
+		return err
+	}
+	_, err := fmt.Fprintf(t.out, "\nWhere %s is more than %.0f%% behind %s (%s ÷ %s):\n\n- %s\n",
+		first, (noise-1)*100, second, second, first, strings.Join(t.behind, "\n- "))
 	return err
 }
 
