@@ -31,7 +31,10 @@ func TestMediansAndRatios(t *testing.T) {
 	if err := table.end(); err != nil {
 		t.Fatal(err)
 	}
-	const want = `| put | **K** | 100 | 1.00 | 4.00 | 10.0 | 50.0 | 1.00 | 2.00 |
+	const want = `
+| load | system | ops/s | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op |
+|---|---|---:|---:|---:|---:|---:|---:|---:|
+| put | **K** | 100 | 1.00 | 4.00 | 10.0 | 50.0 | 1.00 | 2.00 |
 |  | E | 200 | 2.00 | 2.00 | 30.0 | 50.0 | 1.00 | 2.00 |
 |  | E ÷ K | ×2.00 | ×2.00 | ×0.500 | ×3.00 | ×1.00 | ×1.00 | ×1.00 |
 

@@ -25,9 +25,9 @@ func (f figures) values() []float64 {
 // throughputColumn is the one column where more is better.
 const throughputColumn = "ops/s"
 
-func (figures) columns() string { return columns }
-
-const columns = throughputColumn + " | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+func (figures) columns() string {
+	return throughputColumn + " | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+}
 
 // noise is how much worse than etcd a figure may look before it is called worse.
 const noise = 1.1
@@ -36,6 +36,7 @@ const noise = 1.1
 type table struct {
 	out      io.Writer
 	binaries []binary
+	columns  string   // of the table that is being written
 	behind   []string // where the first system is worse than the second
 }
 
@@ -46,8 +47,19 @@ func (t *table) begin(nodes int) error {
 	if nodes > 1 {
 		title = fmt.Sprintf("%d members", nodes)
 	}
-	_, err := fmt.Fprintf(t.out, "\n## %s\n\n| load | system | %s |\n|---|---|%s\n",
-		title, columns, strings.Repeat("---:|", strings.Count(columns, "|")+1))
+	_, err := fmt.Fprintf(t.out, "\n## %s\n", title)
+	return err
+}
+
+// head writes the head of a table when the columns change.
+func (t *table) head(what string, m measured) error {
+	columns := m.columns()
+	if t.columns == columns {
+		return nil
+	}
+	t.columns = columns
+	_, err := fmt.Fprintf(t.out, "\n| %s | system | %s |\n|---|---|%s\n",
+		what, columns, strings.Repeat("---:|", strings.Count(columns, "|")+1))
 	return err
 }
 
@@ -72,17 +84,19 @@ func (t *table) compare(load string, m measured, ratios []float64) {
 }
 
 // add writes one load: medians of each system, then the ratios to the first.
-func (t *table) add(title string, results [][]figures) error { return addRows(t, title, results) }
+func (t *table) add(title string, results [][]figures) error {
+	if err := t.head("load", figures{}); err != nil {
+		return err
+	}
+	return addRows(t, title, results)
+}
 
 // addRestart writes a table of its own: a restart has other columns.
 func (t *table) addRestart(keys int64, results [][]restarted) error {
-	columns := restarted{}.columns()
-	_, err := fmt.Fprintf(t.out, "\n| restart of one member | system | %s |\n|---|---|%s\n",
-		columns, strings.Repeat("---:|", strings.Count(columns, "|")+1))
-	if err != nil {
+	if err := t.head("restart of one member", restarted{}); err != nil {
 		return err
 	}
-	return addRows(t, fmt.Sprintf("%d keys of 256 bytes", keys), results)
+	return addRows(t, fmt.Sprintf("%d keys with values of 256 bytes", keys), results)
 }
 
 func addRows[M measured](t *table, title string, results [][]M) error {
