@@ -41,6 +41,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+			s.anchors.tick()
 		case <-s.wake:
 		case <-pause.C:
 			compacting = true
@@ -153,6 +154,8 @@ func (s *Store) flushDone(b batch) {
 	if len(s.others) == 0 {
 		s.others = nil
 	}
+	s.trimTail()
+	s.republish()
 	s.room.Broadcast()
 	s.mu.Unlock()
 }

@@ -52,7 +52,7 @@ type Store struct {
 	counts  counters
 	wake    chan struct{} // asks the flusher to look now
 	closed  atomic.Bool
-	writer  Writer // owner: the applier
+	writer  Writer // owner: the applier; whether it is in use is guarded by mu
 
 	// flushMu is held by whoever changes the file: flush, a compaction slice,
 	// the last step of defragmentation, install. Taken before mu.
@@ -81,8 +81,7 @@ type state struct {
 	others          []otherWrite // not flushed, oldest first
 	othersPublished int          // of them
 	published       int64        // tail position
-	publishedRev    Revision
-	flushed         int64 // tail position
+	flushed         int64        // tail position
 	flushedApplied  Applied
 	flushedBytes    int // of the records held in the tail
 	unflushedBytes  int
@@ -125,9 +124,18 @@ func Open(path string, o Options) (*Store, error) {
 func (s *Store) publishView() {
 	s.tree.freeze()
 	s.published = s.tail.last
-	s.publishedRev = s.rev
 	s.othersPublished = len(s.others)
 	s.view.Store(s.working(s.rev))
+}
+
+// republish lets readers forget what the tail and the index have dropped, when
+// no entry is half done: the applier may not publish for a long time. mu is held.
+func (s *Store) republish() {
+	v := s.view.Load()
+	if s.writer.s == nil && s.published == s.tail.last && s.rev == v.rev && s.applied == v.applied &&
+		s.compact == v.compact && s.othersPublished == len(s.others) {
+		s.publishView()
+	}
 }
 
 // working returns a picture of the working state as the given revision. It is
@@ -215,8 +223,10 @@ func (s *Store) Txn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 // Writer is valid until its Close. An entry that is not from the log (first
 // start) repeats the applied position.
 func (s *Store) Write(at Applied) *Writer {
-	must.True(s.writer.s == nil, "entry %d begins before the last one was closed", at.Index)
-	must.True(at.Index >= s.applied.Index, "entry %d comes after %d", at.Index, s.applied.Index)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	must.True(s.writer.s == nil, "an entry begins before the last one was closed")
+	must.True(at.Index >= s.applied.Index, "an entry comes after a later one")
 	s.writer = Writer{s: s, at: at, main: s.rev + 1}
 	return &s.writer
 }
