@@ -324,18 +324,24 @@ func (m *modelRun) open() {
 	}
 }
 
-// snapshot goes on from an installed snapshot of the store itself, dropping
-// what came after it.
+// install takes a snapshot, goes back to an older state as a member that was
+// away, and installs the snapshot there.
 func (m *modelRun) install() {
 	m.flush()
+	oldPath, old := m.copyFile(), m.n.clone()
+	for range m.g.IntN(4) {
+		m.entry()
+	}
+	m.s.Publish()
 	snap, err := m.s.Snapshot(context.Background())
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer snap.Close()
-	want := m.n.clone()
-	m.entry()
-	m.s.Publish()
+	m.s.Close()
+	want := m.n
+	m.path, m.n = oldPath, old
+	m.open()
 	path := filepath.Join(filepath.Dir(m.path), "received.snap.db")
 	f, err := os.Create(path)
 	if err != nil {
@@ -349,7 +355,7 @@ func (m *modelRun) install() {
 	if err := m.s.Install(path); err != nil {
 		m.t.Fatal(err)
 	}
-	m.n = want
+	m.n, m.flushed = want, want.clone()
 	m.g.rev = int64(m.n.rev)
 }
 
