@@ -153,7 +153,7 @@ func (s *Store) Publish() {
 	compacted := s.view.Load().compact != s.compact
 	s.publishView()
 	rev, events := s.rev, s.events
-	s.events = nil
+	s.events = make([]*Event, 0, len(events)) // the hub keeps the other one
 	due := s.published-s.flushed >= int64(s.opts.FlushRecords) ||
 		s.unflushedBytes > s.opts.UnflushedBytesMax/4
 	s.mu.Unlock()
