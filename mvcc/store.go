@@ -169,14 +169,12 @@ func (s *Store) Publish() {
 	s.awaitRoom()
 }
 
-// trimTail forgets flushed records beyond the window.
-func (s *state) trim(windowBytes int) {
-	for s.flushedBytes > windowBytes && s.tail.first < s.flushed {
+// trimTail forgets flushed records beyond the window. mu is held.
+func (s *Store) trimTail() {
+	for s.flushedBytes > s.opts.TailBytes && s.tail.first < s.flushed {
 		s.flushedBytes -= s.tail.drop()
 	}
 }
-
-func (s *Store) trimTail() { s.trim(s.opts.TailBytes) }
 
 func (s *Store) wakeFlusher() {
 	select {
