@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
+	"path/filepath"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -98,7 +100,7 @@ func readOne(t *testing.T, s *Store, rnd *rand.Rand, keys int64) {
 		if !resp.More {
 			break
 		}
-		if r.Revision == 0 {
+		if r.Revision <= 0 {
 			r.Revision = resp.Header.Revision
 		}
 		r.Key = append(resp.Kvs[len(resp.Kvs)-1].Key[:4:4], 0)
@@ -132,6 +134,65 @@ func disturb(t *testing.T, s *Store) {
 	s.LeaseKeys(1)
 	s.Stats()
 	<-s.CompactionDone(s.CompactRevision())
+}
+
+// TestWritesDuringDefragmentation: if it fails, what was written while the
+// file was defragmented is gone after a restart.
+func TestWritesDuringDefragmentation(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	s, err := Open(path, testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, s, 100)
+	write := func(value string) {
+		w := s.Write(Applied{s.Applied().Index + 1, 1})
+		if _, err := w.Put(&pb.PutRequest{Key: benchKey(7), Value: []byte(value)}); err != nil {
+			t.Fatal(err)
+		}
+		w.Set(BucketAuth, []byte("changed"), []byte(value))
+		w.Delete(BucketAuth, []byte("deleted"))
+		w.Close()
+		s.Publish()
+		if err := s.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := s.Write(s.Applied())
+	w.Set(BucketAuth, []byte("deleted"), []byte("x"))
+	w.Close()
+	write("before")
+	ctx := context.Background()
+	if !s.beginCopy() {
+		t.Fatal("a copy is running already")
+	}
+	fresh, err := openDisk(path+".tmp", testOptions())
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := s.copyAll(ctx, fresh)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("meanwhile")
+	old, err := s.swap(ctx, fresh, path+".tmp", last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := dumpFile(t, &Store{state: state{disk: old}})
+	if err := errors.Join(old.db.Close(), s.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = Open(path, testOptions()); err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if got, _ := dumpFile(t, s); !maps.Equal(got, want) {
+		t.Fatalf("%d pairs are left of %d", len(got), len(want))
+	}
+	if kv, err := s.Range(&pb.RangeRequest{Key: benchKey(7)}); err != nil || string(kv.Kvs[0].Value) != "meanwhile" {
+		t.Fatalf("%v, %v", kv, err)
+	}
 }
 
 // TestBackpressure: if it fails, a slow disk lets memory grow without bound.

@@ -153,7 +153,7 @@ func (s *Store) Publish() {
 	compacted := s.view.Load().compact != s.compact
 	s.publishView()
 	rev, events := s.rev, s.events
-	s.events = nil
+	s.events = make([]*Event, 0, len(events)) // the hub keeps the other one
 	due := s.published-s.flushed >= int64(s.opts.FlushRecords) ||
 		s.unflushedBytes > s.opts.UnflushedBytesMax/4
 	s.mu.Unlock()
@@ -169,14 +169,12 @@ func (s *Store) Publish() {
 	s.awaitRoom()
 }
 
-// trimTail forgets flushed records beyond the window.
-func (s *state) trim(windowBytes int) {
-	for s.flushedBytes > windowBytes && s.tail.first < s.flushed {
+// trimTail forgets flushed records beyond the window. mu is held.
+func (s *Store) trimTail() {
+	for s.flushedBytes > s.opts.TailBytes && s.tail.first < s.flushed {
 		s.flushedBytes -= s.tail.drop()
 	}
 }
-
-func (s *Store) trimTail() { s.trim(s.opts.TailBytes) }
 
 func (s *Store) wakeFlusher() {
 	select {
