@@ -82,6 +82,9 @@ type doner interface{ Err() error }
 
 func newCore(cfg Config) (*core, error) {
 	start := cfg.Start
+	if err := start.check(); err != nil {
+		return nil, err
+	}
 	log := newEntryLog(start, cfg.CatchUpEntries, cfg.LogBytesMax)
 	applied := max(min(start.Applied, Index(start.HardState.GetCommit())), start.Snapshot.Index)
 	if start.Applied > Index(log.last()) && aloneIn(start.Conf, cfg.ID) {

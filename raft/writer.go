@@ -53,6 +53,7 @@ type writer struct {
 	id         uint64
 	term, vote uint64 // as last written
 	snapshot   uint64 // highest index of a snapshot record
+	released   uint64 // what the log was told of it
 
 	hard    *raftpb.HardState // written with pending
 	pending []*raftpb.Entry   // a run of entries without a gap, not yet given to the log
@@ -84,12 +85,11 @@ func (w *writer) write(items []writeItem) ([]*raftpb.Message, error) {
 		}
 		crash.Here("raft/after-sync")
 	}
-	for _, it := range items {
-		if it.taken != nil {
-			if err := w.log.Release(it.taken.GetIndex()); err != nil {
-				return nil, fmt.Errorf("release log: %w", err)
-			}
+	if w.released < w.snapshot {
+		if err := w.log.Release(w.snapshot); err != nil {
+			return nil, fmt.Errorf("release log: %w", err)
 		}
+		w.released = w.snapshot
 	}
 	return w.answers, nil
 }
