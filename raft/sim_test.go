@@ -37,7 +37,7 @@ func TestSimulatedClusters(t *testing.T) {
 	for seed := first; seed < first+uint64(runs); seed++ {
 		s := newSim(seed)
 		if err := s.run(steps); err != nil {
-			t.Fatalf("%v\nreplay: KVORUM_SEED=%d go test ./raft -run TestSimulatedClusters", err, seed)
+			t.Fatalf("%v\nreplay: KVORUM_LONG=%s KVORUM_SEED=%d go test ./raft -run TestSimulatedClusters", err, os.Getenv("KVORUM_LONG"), seed)
 		}
 		total.add(s.counts)
 	}
