@@ -23,7 +23,7 @@ func TestSimulatedClusters(t *testing.T) {
 	keepRandom(t)
 	runs, steps := 80, 6000
 	if os.Getenv("KVORUM_LONG") != "" {
-		runs, steps = 3000, 20000
+		runs, steps = 1000, 20000
 	}
 	first := mrand.Uint64() % 1e9
 	if s := os.Getenv("KVORUM_SEED"); s != "" {
