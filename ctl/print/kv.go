@@ -42,7 +42,7 @@ func (p *Printer) simplePut(r *pb.PutResponse) {
 }
 
 func (p *Printer) fieldsPut(r *pb.PutResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	if r.PrevKv != nil {
 		p.fieldsKV("Prev", r.PrevKv)
 	}
@@ -63,7 +63,7 @@ func (p *Printer) pair(kv *mvccpb.KeyValue) {
 }
 
 func (p *Printer) fieldsGet(r *pb.RangeResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	for _, kv := range r.Kvs {
 		p.fieldsKV("", kv)
 	}
@@ -88,7 +88,7 @@ func (p *Printer) simpleDelete(r *pb.DeleteRangeResponse) {
 }
 
 func (p *Printer) fieldsDelete(r *pb.DeleteRangeResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	p.field("Deleted", r.Deleted)
 	for _, kv := range r.PrevKvs {
 		p.fieldsKV("Prev", kv)
@@ -117,7 +117,7 @@ func (p *Printer) simpleTxn(r *pb.TxnResponse) {
 }
 
 func (p *Printer) fieldsTxn(r *pb.TxnResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	p.field("Succeeded", r.Succeeded)
 	for _, op := range r.Responses {
 		switch v := op.Response.(type) {
@@ -158,7 +158,7 @@ func (p *Printer) simpleWatch(r *client.WatchResponse) {
 }
 
 func (p *Printer) fieldsWatch(r *client.WatchResponse) {
-	p.headerFields(r.Header, r.Header.GetRevision() == 0)
+	p.headerFields(r.Header)
 	for _, e := range r.Events {
 		p.field("Type", e.Type)
 		if e.PrevKv != nil {

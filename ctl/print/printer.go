@@ -130,12 +130,12 @@ func (p *Printer) lease(n int64) string {
 // LeaseID is how leases are written: 16 hexadecimal digits.
 func LeaseID(n int64) string { return fmt.Sprintf("%016x", uint64(n)) } //nolint:gosec // the bits of it
 
-// headerFields writes a header; those without a revision (the cluster
-// service's) leave it out when short.
-func (p *Printer) headerFields(h *pb.ResponseHeader, short bool) {
+// headerFields writes a header; one without a revision (the cluster service's)
+// leaves it out.
+func (p *Printer) headerFields(h *pb.ResponseHeader) {
 	p.field("ClusterID", p.id(h.GetClusterId()))
 	p.field("MemberID", p.id(h.GetMemberId()))
-	if !short {
+	if h.GetRevision() != 0 {
 		p.field("Revision", h.GetRevision())
 	}
 	p.field("RaftTerm", h.GetRaftTerm())
