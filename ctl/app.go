@@ -157,8 +157,8 @@ func shown(err error) error {
 type command struct {
 	*app
 	*client.Client
-	*print.Printer
-	ctx context.Context // ends with the command timeout too
+	Printer *print.Printer
+	ctx     context.Context // ends with the command timeout too
 }
 
 // online connects and runs f within the command timeout.

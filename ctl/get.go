@@ -12,10 +12,10 @@ import (
 )
 
 type getFlags struct {
-	consistency, order, sortBy               string
-	limit, rev                               int64
-	prefix, fromKey                          bool
-	keysOnly, countOnly, valueOnly, stream   bool
+	consistency, order, sortBy                 string
+	limit, rev                                 int64
+	prefix, fromKey                            bool
+	keysOnly, countOnly, valueOnly, stream     bool
 	minCreate, maxCreate, minModify, maxModify int64
 }
 
