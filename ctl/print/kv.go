@@ -30,8 +30,39 @@ func (p *Printer) Delete(r *pb.DeleteRangeResponse) error {
 // Txn shows the answer to a transaction.
 func (p *Printer) Txn(r *pb.TxnResponse) error {
 	return p.show(forms{
-		simple: func() { p.simpleTxn(r) }, fields: func() { p.fieldsTxn(r) }, json: r, proto: r,
+		simple: func() { p.simpleTxn(r) }, fields: func() { p.fieldsTxn(r) }, json: txnToJSON(r), proto: r,
 	})
+}
+
+// txnJSON is a transaction's answer with the names of the protocol in it, which
+// encoding/json does not find inside a oneof.
+type txnJSON struct {
+	Header    *pb.ResponseHeader `json:"header,omitempty"`
+	Succeeded bool               `json:"succeeded,omitempty"`
+	Responses []opJSON           `json:"responses,omitempty"`
+}
+
+type opJSON struct {
+	Response map[string]any
+}
+
+func txnToJSON(r *pb.TxnResponse) txnJSON {
+	t := txnJSON{Header: r.Header, Succeeded: r.Succeeded}
+	for _, op := range r.Responses {
+		one := map[string]any{}
+		switch v := op.Response.(type) {
+		case *pb.ResponseOp_ResponsePut:
+			one["response_put"] = v.ResponsePut
+		case *pb.ResponseOp_ResponseRange:
+			one["response_range"] = v.ResponseRange
+		case *pb.ResponseOp_ResponseDeleteRange:
+			one["response_delete_range"] = v.ResponseDeleteRange
+		case *pb.ResponseOp_ResponseTxn:
+			one["response_txn"] = txnToJSON(v.ResponseTxn)
+		}
+		t.Responses = append(t.Responses, opJSON{one})
+	}
+	return t
 }
 
 func (p *Printer) simplePut(r *pb.PutResponse) {
