@@ -118,9 +118,6 @@ func (f *getFlags) request(args []string) (*pb.RangeRequest, error) {
 		return nil, fail(exitFeature, "bad sort target %s", f.sortBy)
 	}
 	r.SortTarget = pb.RangeRequest_SortTarget(by)
-	if f.sortBy != "" && f.order == "" && r.SortTarget != pb.RangeRequest_KEY {
-		r.SortOrder = pb.RangeRequest_ASCEND
-	}
 	r.Limit, r.Revision, r.KeysOnly, r.CountOnly = f.limit, f.rev, f.keysOnly, f.countOnly
 	r.MinCreateRevision, r.MaxCreateRevision = f.minCreate, f.maxCreate
 	r.MinModRevision, r.MaxModRevision = f.minModify, f.maxModify
