@@ -16,7 +16,7 @@ func newElect(a *app) *cobra.Command {
 			case len(args) != 1 && len(args) != 2:
 				return badArgs("elect takes one election name argument and an optional proposal argument")
 			case listen && len(args) == 2:
-				return badArgs("too many arguments but -l is set")
+				return badArgs("proposal given but -l is set")
 			case !listen && len(args) == 1:
 				return badArgs("no proposal argument but -l not set")
 			case listen:

@@ -62,7 +62,7 @@ func (c command) save(path string) (version string, err error) {
 	}
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // the file of the user
 	if err != nil {
-		return "", err
+		return "", fmt.Errorf("could not open %s (%w)", part, err)
 	}
 	defer func() {
 		if err != nil {
