@@ -69,9 +69,15 @@ func permissionRange(prefix, fromKey bool, args []string) (key, end []byte, err 
 	if prefix && fromKey {
 		return nil, nil, badArgs("--from-key and --prefix flags are mutually exclusive")
 	}
+	if len(args) > 1 && prefix {
+		return nil, nil, badArgs("unexpected endkey argument with --prefix flag")
+	}
+	if len(args) > 1 && fromKey {
+		return nil, nil, badArgs("unexpected endkey argument with --from-key flag")
+	}
 	span, err := rangeOptions(prefix, fromKey, args)
 	if err != nil {
-		return nil, nil, badArgs("unexpected endkey argument with --prefix or --from-key flag")
+		return nil, nil, err
 	}
 	r := client.GetRequest(args[0], span...)
 	return r.Key, r.RangeEnd, nil
@@ -84,7 +90,7 @@ func newRoleGrant(a *app) *cobra.Command {
 		Example: "  " + a.name + " role grant-permission reader read /config/ --prefix",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) < 3 || len(args) > 4 {
-				return badArgs("role grant-permission command requires role name, permission type, and key [endkey] as its argument")
+				return badArgs("role grant command requires role name, permission type, and key [endkey] as its argument")
 			}
 			kind, found := authpb.Permission_Type_value[strings.ToUpper(args[1])]
 			if !found {
@@ -128,7 +134,7 @@ func newRoleRevoke(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				return c.Printer.RevokePermission(args[0], key, end, r)
+				return c.Printer.RevokePermission(args[0], []byte(args[1]), end, r)
 			})
 		},
 	}
