@@ -159,13 +159,13 @@ func newSnapshotRestore(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if a.Restore == nil {
-				return errors.New("this program was built without the server, which snapshot restore needs")
-			}
 			if !o.SkipHashCheck {
 				if err := checkHash(o.SnapshotPath, a.progress); err != nil {
 					return err
 				}
+			}
+			if a.Restore == nil {
+				return errors.New("this program was built without the server, which snapshot restore needs")
 			}
 			return a.Restore(a.ctx, o)
 		},

@@ -13,7 +13,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/kvorum/kvorum/client"
-	"github.com/kvorum/kvorum/ctl/print"
 	"github.com/kvorum/kvorum/proto/mvccpb"
 )
 
@@ -118,9 +117,10 @@ func (c command) report(w *client.Watcher, run []string) error {
 		if r.Canceled {
 			c.warnf("watch was canceled (%v)\n", err)
 		}
-		if r.IsProgress() && c.Printer.Format() == print.Simple {
+		if r.IsProgress() {
 			c.printf("progress notify: %d\n", r.Header.GetRevision())
-		} else if bad := c.Printer.Watch(r); bad != nil {
+		}
+		if bad := c.Printer.Watch(r); bad != nil {
 			return bad
 		}
 		if err != nil {
@@ -137,7 +137,7 @@ func (c command) report(w *client.Watcher, run []string) error {
 }
 
 func (c command) watchEnd(err error) error {
-	if errors.Is(err, context.Canceled) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, client.ErrClosed) {
 		return &failure{code: exitInterrupted}
 	}
 	c.warnf("watch was canceled (%v)\n", err)

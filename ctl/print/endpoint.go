@@ -191,7 +191,7 @@ func (p *Printer) FileStatus(s FileStatus) error {
 			p.field("Revision", s.Revision)
 			p.field("Keys", s.TotalKey)
 			p.field("Size", s.TotalSize)
-			p.field("Version", quoted([]byte(s.Version)))
+			p.field("Version", s.Version)
 		},
 		table: func() {
 			p.tabular([]string{"HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"}, [][]string{row})
@@ -214,8 +214,8 @@ func (p *Printer) FileHash(h FileHash) error {
 		simple: func() { p.line("%s", strings.Join(row, ", ")) },
 		fields: func() {
 			p.field("Hash", h.Hash)
-			p.field("HashRevision", h.HashRevision)
-			p.field("CompactRevision", h.CompactRevision)
+			p.field("Hash revision", h.HashRevision)
+			p.field("Compact revision", h.CompactRevision)
 		},
 		table: func() { p.tabular([]string{"HASH", "HASH REVISION", "COMPACT REVISION"}, [][]string{row}) },
 		json:  h,
