@@ -133,14 +133,14 @@ func (p *Printer) MemberPromote(id uint64, r *pb.MemberPromoteResponse) error {
 
 // MoveLeader shows a change of leader.
 func (p *Printer) MoveLeader(from, to uint64, r *pb.MoveLeaderResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Leadership transferred from %x to %x", from, to)
 	}})
 }
 
 // Downgrade shows what became of a downgrade: validate, enable or cancel.
 func (p *Printer) Downgrade(what string, r *pb.DowngradeResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Downgrade %s success, cluster version %s", what, r.Version)
 	}})
 }
