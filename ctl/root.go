@@ -14,8 +14,6 @@ func newRoot(a *app) *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.Args = cobra.ArbitraryArgs
-	root.Args = nil // the default: an unknown command is an error with suggestions
 	a.global.register(root.PersistentFlags())
 	root.PersistentFlags().SortFlags = true
 	root.SetOut(a.Stdout)
@@ -35,7 +33,11 @@ func newRoot(a *app) *cobra.Command {
 		}},
 		{"concurrency", "Concurrency commands", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Authentication commands", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
+<<<<<<< HEAD
 		{"utility", "Utility commands", []*cobra.Command{bench.Command(), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+=======
+		{"utility", "Utility commands", []*cobra.Command{newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+>>>>>>> refs/heads/ctl
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {
