@@ -167,6 +167,7 @@ func (e *env) putMany(from, to int) {
 // A watcher that asks for what is compacted must be told so, with the revision to go on from.
 func TestWatchCompacted(t *testing.T) {
 	eachSize(t, func(t *testing.T, e *env) {
+		e = e.on(0)
 		r1 := e.put("k", "1")
 		r2 := e.put("k", "2")
 		if _, err := e.Compact(e.ctx, r2); err != nil {
@@ -210,6 +211,7 @@ func TestWatchProgress(t *testing.T) {
 // Answers above the client's message limit would break the stream: they must come in pieces when asked for.
 func TestWatchFragments(t *testing.T) {
 	eachSize(t, func(t *testing.T, e *env) {
+		e = e.on(0)
 		const puts = 6
 		value := strings.Repeat("v", 900<<10)
 		first := e.put("0", value)
