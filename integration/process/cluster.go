@@ -77,11 +77,18 @@ func Start(o Options) (*Cluster, error) {
 		if err == nil || try == startTries || o.Prepare != nil || !strings.Contains(err.Error(), "address already in use") {
 			return c, err
 		}
-		if err := os.RemoveAll(o.Dir); err != nil {
-			return nil, err
+		for i := range o.Size {
+			if err := os.RemoveAll(filepath.Join(o.Dir, memberName(i)+dirSuffix)); err != nil {
+				return nil, err
+			}
 		}
 	}
 }
+
+// memberName is the name of a cluster's i-th first member; its data directory has the suffix.
+func memberName(i int) string { return fmt.Sprintf("m%d", i+1) }
+
+const dirSuffix = ".etcd"
 
 func startOnce(o Options) (*Cluster, error) {
 	c := &Cluster{options: o}
@@ -90,7 +97,7 @@ func startOnce(o Options) (*Cluster, error) {
 		return nil, err
 	}
 	for i := range o.Size {
-		c.Members = append(c.Members, c.newMember(fmt.Sprintf("m%d", i+1), ports[2*i], ports[2*i+1]))
+		c.Members = append(c.Members, c.newMember(memberName(i), ports[2*i], ports[2*i+1]))
 	}
 	initial := c.InitialCluster()
 	for _, m := range c.Members {
@@ -143,7 +150,7 @@ func (c *Cluster) Join(name string) (*Member, error) {
 
 func (c *Cluster) newMember(name string, clientPort, peerPort int) *Member {
 	m := &Member{
-		Name: name, Dir: filepath.Join(c.options.Dir, name+".etcd"), binary: c.options.Binary,
+		Name: name, Dir: filepath.Join(c.options.Dir, name+dirSuffix), binary: c.options.Binary,
 		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", clientPort), PeerURL: fmt.Sprintf("http://127.0.0.1:%d", peerPort),
 	}
 	m.args = m.flags(c.options)
