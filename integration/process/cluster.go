@@ -67,15 +67,37 @@ type Member struct {
 	readySeen bool          // guarded by mu
 }
 
+// startTries is how often a cluster is started: between finding a free port and using it, somebody else may take it.
+const startTries = 3
+
 // Start starts a new cluster and waits until all members serve.
 func Start(o Options) (*Cluster, error) {
-	c := &Cluster{options: o}
-	for i := range o.Size {
-		m, err := c.newMember(fmt.Sprintf("m%d", i+1))
-		if err != nil {
-			return nil, err
+	for try := 1; ; try++ {
+		c, err := startOnce(o)
+		if err == nil || try == startTries || o.Prepare != nil || !strings.Contains(err.Error(), "address already in use") {
+			return c, err
 		}
-		c.Members = append(c.Members, m)
+		for i := range o.Size {
+			if err := os.RemoveAll(filepath.Join(o.Dir, memberName(i)+dirSuffix)); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// memberName is the name of a cluster's i-th first member; its data directory has the suffix.
+func memberName(i int) string { return fmt.Sprintf("m%d", i+1) }
+
+const dirSuffix = ".etcd"
+
+func startOnce(o Options) (*Cluster, error) {
+	c := &Cluster{options: o}
+	ports, err := FreePorts(2 * o.Size) // all at once: no two members get the same
+	if err != nil {
+		return nil, err
+	}
+	for i := range o.Size {
+		c.Members = append(c.Members, c.newMember(memberName(i), ports[2*i], ports[2*i+1]))
 	}
 	initial := c.InitialCluster()
 	for _, m := range c.Members {
@@ -116,26 +138,23 @@ func (c *Cluster) InitialCluster() string {
 
 // Join prepares a member for a running cluster: add m.PeerURL to the cluster, then call m.Start.
 func (c *Cluster) Join(name string) (*Member, error) {
-	m, err := c.newMember(name)
+	ports, err := FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
+	m := c.newMember(name, ports[0], ports[1])
 	c.Members = append(c.Members, m)
 	m.args = append(m.args, "--initial-cluster", c.InitialCluster(), "--initial-cluster-state", "existing")
 	return m, nil
 }
 
-func (c *Cluster) newMember(name string) (*Member, error) {
-	ports, err := FreePorts(2)
-	if err != nil {
-		return nil, err
-	}
+func (c *Cluster) newMember(name string, clientPort, peerPort int) *Member {
 	m := &Member{
-		Name: name, Dir: filepath.Join(c.options.Dir, name+".etcd"), binary: c.options.Binary,
-		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), PeerURL: fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
+		Name: name, Dir: filepath.Join(c.options.Dir, name+dirSuffix), binary: c.options.Binary,
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", clientPort), PeerURL: fmt.Sprintf("http://127.0.0.1:%d", peerPort),
 	}
 	m.args = m.flags(c.options)
-	return m, nil
+	return m
 }
 
 func (m *Member) flags(o Options) []string {
