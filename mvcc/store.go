@@ -22,6 +22,10 @@ type Options struct {
 	MmapBytes         int64         // address space reserved for the file; 10 GiB
 	LockTimeout       time.Duration // for the file lock; 0 waits for ever
 	NoSync            bool          // for tests: never fsync
+
+	// Observe, if set, is told how long each commit to the file took. It runs on
+	// the flusher and must not wait.
+	Observe func(commit time.Duration)
 }
 
 func (o Options) withDefaults() Options {
