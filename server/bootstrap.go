@@ -87,8 +87,16 @@ func (c *Config) machineOptions() state.Options {
 	return state.Options{MinLeaseTTL: c.minLeaseTTL(), MaxLearners: c.MaxLearners}
 }
 
+// lockPatience is how long the database may be locked by another process
+// before the operator is told what the member waits for.
+const lockPatience = 10 * time.Second
+
 // openStore opens the database and the machine on it.
 func (c *Config) openStore(p paths, m *member, o mvcc.Options) (err error) {
+	waiting := time.AfterFunc(lockPatience, func() {
+		slog.Warn("db file is flocked by another process, or taking too long", "path", p.db(), "took", lockPatience)
+	})
+	defer waiting.Stop()
 	m.store, err = mvcc.Open(p.db(), o)
 	if err != nil {
 		return fmt.Errorf("open database: %w", err)

@@ -136,7 +136,7 @@ func ignoreStopped(err error) error {
 // newGRPC is the gRPC server with all services.
 func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
-		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), ProgressInterval: s.cfg.ProgressInterval,
+		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	})
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
