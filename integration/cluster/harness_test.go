@@ -138,7 +138,7 @@ func (e *env) logOnFailure() {
 		return
 	}
 	for _, m := range e.Members {
-		e.t.Logf("last log lines of %s (%s):\n%s", m.Name, m.ClientURL, m.LogTail(25))
+		e.t.Logf("last log lines of %s (%s):\n%s", m.Name, m.ClientURL, m.LogTail(12))
 	}
 }
 
@@ -150,6 +150,21 @@ func (e *env) newClient(endpoints ...string) *client.Client {
 	}
 	e.t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+// avoid makes the client of the test use all members but some, such as one that
+// takes requests and never answers.
+func (e *env) avoid(members ...*process.Member) {
+	e.t.Helper()
+	var rest []string
+	for _, m := range e.Members {
+		if !contains(members, m) {
+			rest = append(rest, m.Endpoint())
+		}
+	}
+	if err := e.client.SetEndpoints(rest...); err != nil {
+		e.t.Fatal(err)
+	}
 }
 
 // at is a client of one member.
