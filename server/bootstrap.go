@@ -100,19 +100,10 @@ func (c *Config) openStore(p paths, m *member, o mvcc.Options) (err error) {
 	return nil
 }
 
-// create starts a member of a new cluster. Every member writes the same first
-// entries: one addition per member, already committed.
+// create starts a member of a new cluster.
 func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
-	all, self, err := c.initialMembers()
+	m, err := c.firstState()
 	if err != nil {
-		return nil, err
-	}
-	changes := make([]raft.ConfChange, len(all))
-	for i, m := range all {
-		changes[i] = raft.ConfChange{Kind: raft.AddVoter, Member: raft.MemberID(m.ID), Context: state.MemberContext(m)}
-	}
-	m := &member{self: self.ID, cluster: clusterID(all)}
-	if m.start, err = raft.Bootstrap(changes); err != nil {
 		return nil, err
 	}
 	if err := c.openStore(p, m, o); err != nil {
@@ -130,6 +121,23 @@ func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
 	return m, nil
 }
 
+// firstState is who this member of a new cluster is, and the first entries,
+// which every member writes the same: one addition per member, already
+// committed.
+func (c *Config) firstState() (*member, error) {
+	all, self, err := c.initialMembers()
+	if err != nil {
+		return nil, err
+	}
+	changes := make([]raft.ConfChange, len(all))
+	for i, m := range all {
+		changes[i] = raft.ConfChange{Kind: raft.AddVoter, Member: raft.MemberID(m.ID), Context: state.MemberContext(m)}
+	}
+	m := &member{self: self.ID, cluster: clusterID(all)}
+	m.start, err = raft.Bootstrap(changes)
+	return m, err
+}
+
 // createLog makes the log with the first entries in it, durable as one.
 func (m *member) createLog(p paths) error {
 	metadata := etcdserverpb.Metadata{NodeID: new(uint64(m.self)), ClusterID: new(m.cluster)}
@@ -140,6 +148,10 @@ func (m *member) createLog(p paths) error {
 	if m.log, err = wal.Create(wal.OS(), p.wal, text); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
+	return m.writeFirst()
+}
+
+func (m *member) writeFirst() error {
 	if err := m.log.Append(m.start.HardState, m.start.Entries); err != nil {
 		return fmt.Errorf("write first entries: %w", err)
 	}
@@ -217,7 +229,32 @@ func (c *Config) restart(p paths, log *slog.Logger, o mvcc.Options) (*member, er
 		m.close()
 		return nil, err
 	}
+	if err := c.finishCreation(m, log); err != nil {
+		m.close()
+		return nil, err
+	}
 	return m, nil
+}
+
+// finishCreation writes the first entries of a member of a new cluster that
+// crashed after its log was made and before they were in it. Such a member has
+// neither voted nor acknowledged anything. One that joins gets its first entries
+// from the leader; its ID is not the one that the flags give.
+func (c *Config) finishCreation(m *member, log *slog.Logger) error {
+	blank := len(m.start.Entries) == 0 && m.start.HardState.GetTerm() == 0 && m.start.Snapshot.Index == 0 && m.start.Applied == 0
+	if !blank || c.InitialClusterState != ClusterNew {
+		return nil
+	}
+	first, err := c.firstState()
+	if err != nil {
+		return fmt.Errorf("the log is empty: %w", err)
+	}
+	if first.self != m.self || first.cluster != m.cluster {
+		return nil
+	}
+	log.Info("the log is empty; creating the member again", "member", fmt.Sprintf("%x", uint64(m.self)))
+	m.start = first.start
+	return m.writeFirst()
 }
 
 // openStoreAt opens the database; one that is older than the log's snapshot is
