@@ -63,11 +63,24 @@ func (c *Config) boot(ctx context.Context, log *slog.Logger, client *http.Client
 	}
 	switch {
 	case wal.Exists(wal.OS(), p.wal):
+		defer tellSlowOpen(log, p.db())()
 		return c.restart(p, log, storeOptions)
 	case c.InitialClusterState == ClusterExisting:
 		return c.join(ctx, p, client, storeOptions)
 	}
 	return c.create(p, storeOptions)
+}
+
+// slowOpenAfter is when an operator is told why a member does not start yet.
+const slowOpenAfter = 10 * time.Second
+
+// tellSlowOpen logs that the database is not open yet, unless the returned
+// function is called soon: the wait for its lock has no end.
+func tellSlowOpen(log *slog.Logger, path string) (opened func()) {
+	timer := time.AfterFunc(slowOpenAfter, func() {
+		log.Warn("db file is flocked by another process, or taking too long", "path", path, "took", slowOpenAfter)
+	})
+	return func() { timer.Stop() }
 }
 
 func (c *Config) prepareFolders(p paths, log *slog.Logger) error {
