@@ -45,7 +45,6 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	for _, w := range flags.Warn {
 		log.Warn(w)
 	}
-	slog.SetDefault(log)
 	log.Info(logMainLine, "args", args)
 	return runUntilSignal(flags.Config, log)
 }
