@@ -27,7 +27,7 @@ const (
 	readyLine = "ready to serve client requests"
 	readyMax  = 60 * time.Second
 	stopMax   = 20 * time.Second
-	tailLines = 200
+	tailLines = 5000
 )
 
 var errExited = errors.New("the server exited before it served")
@@ -41,6 +41,9 @@ type Options struct {
 	Token  string   // initial cluster token; "" = DefaultToken
 	// Prepare, when given, fills m.Dir before a member of the new cluster starts, such as from a snapshot.
 	Prepare func(m *Member, initialCluster string) error
+	// Advertise, when given, makes the peer URL that the others are told out of the one the member listens on, such as
+	// that of a proxy.
+	Advertise func(name, listenURL string) (advertised string, err error)
 }
 
 // DefaultToken is the cluster token of clusters that were given none.
@@ -54,11 +57,13 @@ type Cluster struct {
 
 // Member is one server. Its fields do not change; its process does, with Start and Stop.
 type Member struct {
-	Name, Dir string
-	ClientURL string
-	PeerURL   string
-	binary    string
-	args      []string
+	Name, Dir  string
+	ClientURL  string
+	PeerURL    string // as the others see it
+	ListenPeer string // where it listens
+	binary     string
+	args       []string
+
 	mu        sync.Mutex
 	cmd       *exec.Cmd     // guarded by mu; nil: not running
 	exited    chan struct{} // guarded by mu; closed when cmd has ended
@@ -132,7 +137,13 @@ func (c *Cluster) newMember(name string) (*Member, error) {
 	}
 	m := &Member{
 		Name: name, Dir: filepath.Join(c.options.Dir, name+".etcd"), binary: c.options.Binary,
-		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), PeerURL: fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ListenPeer: fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
+	}
+	m.PeerURL = m.ListenPeer
+	if c.options.Advertise != nil {
+		if m.PeerURL, err = c.options.Advertise(name, m.ListenPeer); err != nil {
+			return nil, fmt.Errorf("advertise %s: %w", name, err)
+		}
 	}
 	m.args = m.flags(c.options)
 	return m, nil
@@ -146,7 +157,7 @@ func (m *Member) flags(o Options) []string {
 	return append([]string{
 		"--name", m.Name, "--data-dir", m.Dir,
 		"--listen-client-urls", m.ClientURL, "--advertise-client-urls", m.ClientURL,
-		"--listen-peer-urls", m.PeerURL, "--initial-advertise-peer-urls", m.PeerURL,
+		"--listen-peer-urls", m.ListenPeer, "--initial-advertise-peer-urls", m.PeerURL,
 		"--initial-cluster-token", token,
 	}, o.Args...)
 }
