@@ -105,7 +105,9 @@ func (c *orderCheck) attribute() {
 // changed tells whether an operation that is done says that it has changed something.
 func (c *orderCheck) changed(o *Operation) bool {
 	if o.Request.Revoke != 0 {
-		return len(c.endOfLease(o.Request.Revoke, o.Answer.Revision)) > 0
+		want := c.endOfLease(o.Request.Revoke, o.Answer.Revision)
+		got := c.timeline.events[o.Answer.Revision]
+		return len(want) > 0 && slices.EqualFunc(want, got, func(a, b Event) bool { return a.Key == b.Key && b.Delete })
 	}
 	for i, w := range o.Request.Writes {
 		if !w.Delete || (o.Answer.Prev != nil && o.Answer.Prev[i].Version > 0) {
@@ -273,6 +275,9 @@ func (c *orderCheck) checkAnswer(o *Operation, r int64) {
 	}
 	if q.Revision != 0 {
 		base = q.Revision
+	}
+	if left := c.endOfLease(q.Revoke, r+1); q.Revoke != 0 && len(left) > 0 {
+		c.report("%s: the lease still has keys: %v", o, left)
 	}
 	for i, kv := range o.Answer.Reads {
 		if want := c.timeline.At(q.Reads[i], base); kv != want {
