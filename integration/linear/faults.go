@@ -82,7 +82,7 @@ func (f *injector) recovered() error {
 	deadline := time.Now().Add(recoverMax)
 	c := &client{workload: f.workload, id: 90, random: f.random}
 	for member := 0; ; member++ {
-		o := c.do(member%len(f.endpoints), Request{Writes: []Write{c.write("recovered")}})
+		o := c.do(member%len(f.endpoints), Request{Writes: []Write{c.write(keyAt(f.recorder.Now(), keysAtOnce))}})
 		if o.Outcome == Done {
 			return nil
 		}

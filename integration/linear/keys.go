@@ -37,10 +37,12 @@ type keyOutput struct {
 	read, prev *KV
 }
 
-// CheckKeys searches for a linearization of each key. The result is porcupine's; the info is for its visualisation.
-func CheckKeys(h History, limit time.Duration) (porcupine.Model, porcupine.CheckResult, porcupine.LinearizationInfo) {
+// CheckKeys searches for a linearization of each key. The result is porcupine's; the info is for its visualisation. A
+// timeline without violations makes the search short: what is not in it has not happened while anyone could have seen it.
+// Without one (nil) every request with an unknown outcome may have taken effect at any time.
+func CheckKeys(h History, t *Timeline, limit time.Duration) (porcupine.Model, porcupine.CheckResult, porcupine.LinearizationInfo) {
 	model := keyModel()
-	result, info := porcupine.CheckOperationsVerbose(model, keyOperations(h), limit)
+	result, info := porcupine.CheckOperationsVerbose(model, keyOperations(h, t), limit)
 	return model, result, info
 }
 
@@ -206,7 +208,7 @@ func partition(all []porcupine.Operation) [][]porcupine.Operation {
 }
 
 // keyOperations takes the history apart by keys. Serializable reads and reads of the past promise nothing here.
-func keyOperations(h History) []porcupine.Operation {
+func keyOperations(h History, t *Timeline) []porcupine.Operation {
 	var all []porcupine.Operation
 	seen := sightings(h)
 	leased := leasedKeys(h)
@@ -215,7 +217,7 @@ func keyOperations(h History) []porcupine.Operation {
 			continue
 		}
 		for _, part := range o.parts(leased) {
-			if p, ok := part.operation(seen); ok {
+			if p, ok := part.operation(seen); ok && !t.excludes(p) {
 				all = append(all, p)
 			}
 		}
@@ -223,11 +225,29 @@ func keyOperations(h History) []porcupine.Operation {
 	for _, l := range h.Leases {
 		for _, key := range leased[l.ID] {
 			expiry := &Operation{Client: expiryClient, Call: l.Call + int64(l.TTL), Return: Never, Outcome: Unknown, Request: Request{Revoke: l.ID}}
-			p, _ := keyInput{key: key, revoke: l.ID, op: expiry}.operation(seen)
-			all = append(all, p)
+			if p, _ := (keyInput{key: key, revoke: l.ID, op: expiry}).operation(seen); !t.excludes(p) {
+				all = append(all, p)
+			}
 		}
 	}
 	return all
+}
+
+// excludes tells that an unknown outcome is known after all: the request has had no effect up to the end of the timeline.
+func (t *Timeline) excludes(p porcupine.Operation) bool {
+	in := p.Input.(keyInput)
+	if t == nil || p.Output.(keyOutput).known {
+		return false
+	}
+	if in.write != nil && !in.write.Delete {
+		return true // its value would have been seen
+	}
+	for _, kv := range t.states[in.key] {
+		if kv.Version == 0 && t.heard[kv.Mod] > p.Call {
+			return false
+		}
+	}
+	return true
 }
 
 // expiryClient stands for the cluster, which ends leases by itself.

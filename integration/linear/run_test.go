@@ -240,9 +240,13 @@ func (r *run) judge(h History) {
 	began := time.Now()
 	timeline, bad := NewTimeline(h)
 	r.report("timeline", bad)
+	known := timeline
+	if len(bad) > 0 {
+		known = nil
+	}
 	r.report("watches", CheckWatches(h, timeline))
 	r.report("order", CheckOrder(h, timeline))
-	model, result, info := CheckKeys(h, searchMax)
+	model, result, info := CheckKeys(h, known, searchMax)
 	if result != porcupine.Ok {
 		path := filepath.Join(r.artifacts(), "linearization.html")
 		if err := porcupine.VisualizePath(model, info, path); err != nil {
