@@ -218,6 +218,10 @@ func TestWrongHistoriesAreRejected(t *testing.T) {
 			w := s.watch(2)
 			w.CompactRevision = 3
 		}},
+		{"canceled as compacted without need", "which it did not need", func(s *small) {
+			w := s.watch(3)
+			w.CompactRevision, w.CompactedBefore = 3, 3
+		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s := rightHistory()

@@ -77,8 +77,13 @@ func (f *injector) draw() fault {
 	panic("weights do not add up")
 }
 
-// recovered waits until a write is answered.
+// recovered waits until all members serve and a write is answered.
 func (f *injector) recovered() error {
+	for i := range f.endpoints {
+		if err := f.serve(i); err != nil {
+			return err
+		}
+	}
 	deadline := time.Now().Add(recoverMax)
 	c := &client{workload: f.workload, id: 90, random: f.random}
 	for member := 0; ; member++ {
@@ -108,6 +113,10 @@ func (f *injector) hold(ctx context.Context, d time.Duration) error {
 			_ = f.transfer(ctx) // it may fail while members are away
 		case 1:
 			_ = f.defragment(ctx)
+		case 2:
+			if err := f.bounce(f.any()); err != nil {
+				return err
+			}
 		}
 	}
 	wait(ctx, d/2)
@@ -148,6 +157,16 @@ func (f *injector) kill(ctx context.Context, members ...int) error {
 		}
 	}
 	return f.serve(members...)
+}
+
+// bounce ends a member and starts it, but does not wait until it serves: it may need those who are away.
+func (f *injector) bounce(i int) error {
+	f.end(i)
+	if f.cluster.Members[i].PID() != 0 {
+		return nil
+	}
+	f.log("%s: and %s is killed and launched meanwhile", seconds(f.recorder.Now()), f.cluster.Members[i].Name)
+	return f.cluster.Members[i].Launch()
 }
 
 func (f *injector) end(i int) {

@@ -269,11 +269,31 @@ func (r *run) judge(h History) {
 			unknown++
 		}
 	}
-	r.t.Logf("%d operations answered, %d refused, %d unknown; %d revisions; %d watch sessions; checked in %s",
-		done, refused, unknown, h.Final, len(h.Sessions), time.Since(began).Round(time.Millisecond))
+	r.t.Logf("%d operations answered, %d refused, %d unknown; %d revisions; %d watch sessions, %d canceled by compaction; %d snapshots installed; checked in %s",
+		done, refused, unknown, h.Final, len(h.Sessions), canceled(h), r.snapshotsInstalled(), time.Since(began).Round(time.Millisecond))
 	if done < 100 {
 		r.t.Errorf("only %d operations were answered: the run proves nothing", done)
 	}
+}
+
+// canceled is how many watchers were canceled because what they needed was compacted.
+func canceled(h History) int {
+	n := 0
+	for _, s := range h.Sessions {
+		if s.CompactRevision != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// snapshotsInstalled is how often a member that was away too long got the whole state, as far as its log remembers.
+func (r *run) snapshotsInstalled() int {
+	n := 0
+	for _, m := range r.cluster.Members {
+		n += strings.Count(m.LogTail(1<<20), "installing snapshot from leader")
+	}
+	return n
 }
 
 func (r *run) report(what string, bad []string) {

@@ -23,7 +23,7 @@ func (s *Session) check(t *Timeline) []string {
 		switch {
 		case s.CompactRevision > s.CompactedBefore:
 			return []string{fmt.Sprintf("canceled as compacted to %d, but nobody had asked for more than %d", s.CompactRevision, s.CompactedBefore)}
-		case s.From > s.CompactRevision:
+		case s.From >= s.CompactRevision:
 			return []string{fmt.Sprintf("canceled as compacted to %d, which it did not need", s.CompactRevision)}
 		}
 	}
