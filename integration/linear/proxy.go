@@ -89,7 +89,7 @@ func (p *Proxies) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, l := range p.listeners {
-		l.Close()
+		_ = l.Close()
 	}
 	for pipe := range p.pipes {
 		pipe.close()
@@ -108,7 +108,7 @@ func (p *Proxies) serve(l net.Listener, to, address string) {
 
 // carry learns who calls, then copies both ways until one side ends.
 func (p *Proxies) carry(near net.Conn, to, address string) {
-	defer near.Close()
+	defer func() { _ = near.Close() }()
 	reader := bufio.NewReaderSize(near, 64<<10)
 	from, ok := p.caller(reader)
 	if !ok {
@@ -191,7 +191,7 @@ func (p *Proxies) copy(c *pipe, to net.Conn, from source) {
 
 func (c *pipe) close() {
 	c.closeAll.Do(func() {
-		c.near.Close()
-		c.far.Close()
+		_ = c.near.Close()
+		_ = c.far.Close()
 	})
 }

@@ -106,7 +106,7 @@ func (t *Timeline) Between(s *Session, from, to int64) []Event {
 	var all []Event
 	for r := max(from, firstRevision); r <= to; r++ {
 		for _, e := range t.events[r] {
-			if (s.Whole || e.Key == s.Key) && !(s.NoDelete && e.Delete) {
+			if (s.Whole || e.Key == s.Key) && (!s.NoDelete || !e.Delete) {
 				all = append(all, e)
 			}
 		}
