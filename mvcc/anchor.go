@@ -6,70 +6,98 @@ import (
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
-// anchors keep the views that recent first pages were read from. A client that
-// pages through a range pins the revision of its first page; finding the view
-// of that revision again makes its later pages as cheap as the first, instead
-// of a walk over all keys at an old revision.
+// anchors keep the index as it was when recent first pages were read. A client
+// that pages through a range pins the revision of its first page; finding the
+// index of that revision again makes its later pages as cheap as the first,
+// instead of a walk over all keys at an old revision. Records are taken from
+// the newest view, so that an anchor keeps none of them in memory.
 type anchors struct {
-	mu    sync.Mutex
-	views [8]*view
-	next  int
+	mu   sync.Mutex
+	have [8]anchor
+	next int // the oldest
 }
 
-// keep remembers the view; the oldest of eight is forgotten.
+type anchor struct {
+	tree  tree
+	rev   Revision // 0: empty
+	ticks int      // since it was last used
+}
+
+// anchorTicks is how many flush periods an anchor lives unused.
+const anchorTicks = 300
+
+// keep remembers the view's index; the oldest of eight is forgotten.
 func (a *anchors) keep(v *view) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, have := range a.views {
-		if have != nil && have.rev == v.rev {
-			return
-		}
+	if a.index(v.rev) < 0 {
+		a.have[a.next] = anchor{tree: v.tree, rev: v.rev}
+		a.next = (a.next + 1) % len(a.have)
 	}
-	a.views[a.next] = v
-	a.next = (a.next + 1) % len(a.views)
 }
 
-// find returns the view that was newest at the revision, if it is remembered.
-func (a *anchors) find(rev Revision) *view {
+// find returns the index of the revision, if it is remembered.
+func (a *anchors) find(rev Revision) (t tree, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, v := range a.views {
-		if v != nil && v.rev == rev {
-			return v
+	i := a.index(rev)
+	if i < 0 {
+		return tree{}, false
+	}
+	a.have[i].ticks = 0
+	return a.have[i].tree, true
+}
+
+func (a *anchors) index(rev Revision) int {
+	for i := range a.have {
+		if a.have[i].rev == rev {
+			return i
 		}
 	}
-	return nil
+	return -1
 }
 
-// clear forgets all views, because the file behind them was replaced.
-func (a *anchors) clear() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.views = [8]*view{}
+// tick forgets what nobody has used for long. The flusher calls it.
+func (a *anchors) tick() {
+	a.forget(func(x *anchor) bool { x.ticks++; return x.ticks > anchorTicks })
 }
 
-// dropBefore forgets views that a compaction overtook.
+// dropBefore forgets what a compaction overtook.
 func (a *anchors) dropBefore(rev Revision) {
+	a.forget(func(x *anchor) bool { return x.rev < rev })
+}
+
+// clear forgets everything, because the state was replaced.
+func (a *anchors) clear() { a.forget(func(*anchor) bool { return true }) }
+
+func (a *anchors) forget(old func(*anchor) bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for i, v := range a.views {
-		if v != nil && v.rev < rev {
-			a.views[i] = nil
+	for i := range a.have {
+		if old(&a.have[i]) {
+			a.have[i] = anchor{}
 		}
 	}
 }
 
-// rangeAnchored answers from a remembered view. An error means only that the
-// ordinary way must be taken.
-func (s *Store) rangeAnchored(v *view, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+// rangeAnchored answers a page at a pinned revision from an anchor; ok is
+// false when the ordinary way must be taken.
+func (s *Store) rangeAnchored(r *pb.RangeRequest) (resp *pb.RangeResponse, ok bool) {
+	rev := Revision(r.Revision)
 	now := s.view.Load()
-	if v.rev < now.compact || v.disk != now.disk {
-		return nil, errStale
+	if rev <= 0 || rev >= now.rev || rev < now.compact {
+		return nil, false
 	}
-	resp, err := v.rangeOf(r)
+	t, ok := s.anchors.find(rev)
+	if !ok {
+		return nil, false
+	}
+	then := *now
+	then.tree, then.rev = t, rev
+	resp, err := then.rangeOf(r)
 	if err != nil {
-		return nil, err
+		return nil, false
 	}
 	resp.Header.Revision = int64(now.rev)
-	return resp, nil
+	return resp, true
 }

@@ -111,8 +111,6 @@ func (s *state) markUnflushed(target Revision) bool {
 func (s *Store) trimIndex(target Revision) (drops []stamp, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	clean := s.published == s.tail.last && s.publishedRev == s.rev && s.othersPublished == len(s.others) &&
-		s.applied == s.view.Load().applied && s.writer.s == nil && s.compact == s.view.Load().compact
 	for n := 0; n < s.opts.CompactionBatch && len(drops) < s.opts.CompactionBatch; n++ {
 		d, ok := s.garbage.pop(target)
 		if !ok {
@@ -122,9 +120,7 @@ func (s *Store) trimIndex(target Revision) (drops []stamp, last bool) {
 		s.counts.compactTouched.Add(1)
 		drops = s.discard(d, target, drops)
 	}
-	if clean { // nobody else may publish for a long time
-		s.publishView()
-	}
+	s.republish()
 	return drops, last
 }
 

@@ -213,7 +213,6 @@ func (s *Store) swap(ctx context.Context, fresh *disk, path string, last stamp) 
 	v.disk = fresh
 	s.view.Store(&v)
 	s.mu.Unlock()
-	s.anchors.clear()
 	return old, nil
 }
 

@@ -41,6 +41,7 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
+			s.anchors.tick()
 		case <-s.wake:
 		case <-pause.C:
 			compacting = true
@@ -90,6 +91,9 @@ func (s *Store) flush() error {
 	took := time.Since(began)
 	s.flusher.lastFlush = took
 	s.counts.flushed(b.to-b.from, took)
+	if s.opts.Observe != nil {
+		s.opts.Observe(took)
+	}
 	if s.flusher.copying {
 		s.flusher.copied = append(s.flusher.copied, b.others...)
 	}
@@ -153,6 +157,8 @@ func (s *Store) flushDone(b batch) {
 	if len(s.others) == 0 {
 		s.others = nil
 	}
+	s.trimTail()
+	s.republish()
 	s.room.Broadcast()
 	s.mu.Unlock()
 }

@@ -71,7 +71,12 @@ func (s *Store) storedHash(rev Revision) (HashKV, bool) {
 
 // hashKV hashes the records up to rev as a member compacted to compact has them.
 func (v *view) hashKV(tx *bolt.Tx, rev, compact Revision) (uint32, error) {
-	_, n := v.hits(span{open: true}, rev, page{none: true})
+	// A record up to compact counts if its key still has it at rev; if no key
+	// exists then, if compaction leaves it.
+	needed := rev
+	if _, n := v.hits(span{open: true}, rev, page{none: true}); n == 0 {
+		needed = compact
+	}
 	h := newCRC()
 	h.Write([]byte(BucketKey))
 	c := bucket(tx, BucketKey).Cursor()
@@ -84,13 +89,11 @@ func (v *view) hashKV(tx *bolt.Tx, rev, compact Revision) (uint32, error) {
 			break
 		}
 		if at.main <= compact {
-			skip := at.tomb && at.main == compact
-			if !skip && n > 0 {
-				if skip, err = v.outdated(at, data, rev); err != nil {
-					return 0, err
-				}
+			old, err := v.outdated(at, data, needed)
+			if err != nil {
+				return 0, err
 			}
-			if skip {
+			if old {
 				continue
 			}
 		}
@@ -100,7 +103,8 @@ func (v *view) hashKV(tx *bolt.Tx, rev, compact Revision) (uint32, error) {
 	return h.Sum32(), nil
 }
 
-// outdated reports whether the record is not what its key has at the revision.
+// outdated reports whether the record is not what its key has at the revision;
+// a tombstone always is.
 func (v *view) outdated(at stamp, data []byte, rev Revision) (bool, error) {
 	head, err := decodeHead(data)
 	if err != nil {

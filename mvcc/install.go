@@ -23,6 +23,9 @@ func (s *Store) Install(path string) error {
 	if err == nil {
 		err = fresh.db.Sync()
 	}
+	if err == nil && (st.rev < s.rev || st.applied.Index < s.applied.Index) {
+		err = fmt.Errorf("it is of revision %d and entry %d, behind %d and %d", st.rev, st.applied.Index, s.rev, s.applied.Index)
+	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("install %s: %w", path, err), fresh.db.Close())
 	}

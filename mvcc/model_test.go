@@ -195,6 +195,7 @@ type modelRun struct {
 	path    string
 	opts    Options
 	n       *naive
+	visible *naive // what was published last
 	flushed *naive // what a crash must leave
 	step    int
 }
@@ -268,7 +269,7 @@ func (m *modelRun) compact() {
 	w := m.s.Write(m.n.applied)
 	err := w.Compact(rev)
 	w.Close()
-	m.s.Publish()
+	m.publish()
 	var want error
 	switch {
 	case rev <= m.n.compact:
@@ -281,14 +282,20 @@ func (m *modelRun) compact() {
 	}
 	if err == nil {
 		m.n.compactTo(rev)
+		m.visible = m.n.clone()
 	}
+}
+
+func (m *modelRun) publish() {
+	m.s.Publish()
+	m.visible = m.n.clone()
 }
 
 func (m *modelRun) flush() {
 	if err := m.s.Flush(); err != nil {
 		m.t.Fatal(err)
 	}
-	m.flushed = m.n.clone()
+	m.flushed = m.visible
 }
 
 // crash goes on from a copy of the file as it is now.
@@ -316,7 +323,7 @@ func (m *modelRun) open() {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.s = s
+	m.s, m.visible = s, m.n.clone()
 	m.g.rev = int64(m.n.rev)
 	if s.Revision() != m.n.rev || s.CompactRevision() != m.n.compact || s.Applied() != m.n.applied {
 		m.t.Fatalf("step %d: opened at revision %d, compacted %d, applied %v; want %d, %d, %v", m.step,
@@ -324,18 +331,25 @@ func (m *modelRun) open() {
 	}
 }
 
-// snapshot goes on from an installed snapshot of the store itself, dropping
-// what came after it.
+// install takes a snapshot, goes back to an older state as a member that was
+// away, and installs the snapshot there.
 func (m *modelRun) install() {
+	m.publish()
 	m.flush()
+	oldPath, old := m.copyFile(), m.n.clone()
+	for range m.g.IntN(4) {
+		m.entry()
+	}
+	m.publish()
 	snap, err := m.s.Snapshot(context.Background())
 	if err != nil {
 		m.t.Fatal(err)
 	}
 	defer snap.Close()
-	want := m.n.clone()
-	m.entry()
-	m.s.Publish()
+	m.s.Close()
+	want := m.n
+	m.path, m.n = oldPath, old
+	m.open()
 	path := filepath.Join(filepath.Dir(m.path), "received.snap.db")
 	f, err := os.Create(path)
 	if err != nil {
@@ -349,7 +363,7 @@ func (m *modelRun) install() {
 	if err := m.s.Install(path); err != nil {
 		m.t.Fatal(err)
 	}
-	m.n = want
+	m.n, m.flushed, m.visible = want, want.clone(), want.clone()
 	m.g.rev = int64(m.n.rev)
 }
 
@@ -441,7 +455,7 @@ func (m *modelRun) comparePrev(e *Event) {
 func TestModel(t *testing.T) {
 	runs := 30
 	if os.Getenv("KVORUM_LONG") != "" {
-		runs = 2000
+		runs = 500
 	}
 	seed := seedOf(t)
 	for run := range uint64(runs) {
@@ -468,12 +482,12 @@ func modelOnce(t *testing.T, seed uint64) {
 	for m.step = range 150 {
 		m.entry()
 		if !m.g.chance(3) {
-			m.s.Publish()
+			m.publish()
 			m.compareReads()
 		}
 		m.upkeep()
 	}
-	m.s.Publish()
+	m.publish()
 	m.flush()
 	m.s.Close()
 	r, err := Check(m.path)
@@ -491,13 +505,12 @@ func modelOnce(t *testing.T, seed uint64) {
 func (m *modelRun) upkeep() {
 	switch m.g.IntN(24) {
 	case 0, 1, 2, 3:
-		m.s.Publish()
 		m.flush()
 	case 4:
-		m.s.Publish()
+		m.publish()
 		m.compact()
 	case 5, 6:
-		m.s.Publish()
+		m.publish()
 		m.flush()
 		for range m.g.IntN(4) {
 			if _, err := m.s.compactSlice(); err != nil {
@@ -505,33 +518,32 @@ func (m *modelRun) upkeep() {
 			}
 		}
 	case 7:
-		m.s.Publish()
+		m.publish()
 		m.flush()
 		finishCompactions(m.t, m.s)
 	case 8:
-		m.s.Publish()
 		m.crash()
 	case 9:
-		m.s.Publish()
+		m.publish()
 		m.flushed = m.n.clone()
 		if err := m.s.Close(); err != nil {
 			m.t.Fatal(err)
 		}
 		m.open()
 	case 10:
-		m.s.Publish()
+		m.publish()
 		m.compareHash()
 	case 11, 12:
-		m.s.Publish()
+		m.publish()
 		m.compareHistory()
 	case 13:
-		m.s.Publish()
+		m.publish()
 		if err := m.s.Defragment(context.Background()); err != nil {
 			m.t.Fatal(err)
 		}
 		m.flushed = m.n.clone()
 	case 14:
-		m.s.Publish()
+		m.publish()
 		m.install()
 	}
 }

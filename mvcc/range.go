@@ -14,17 +14,13 @@ import (
 // revision is set. The answer's keys and values are immutable.
 func (s *Store) Range(r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	s.counts.ranges.Add(1)
-	if r.Limit > 0 && r.Revision > 0 {
-		if v := s.anchors.find(Revision(r.Revision)); v != nil {
-			if resp, err := s.rangeAnchored(v, r); err == nil {
-				return resp, nil
-			}
-		}
+	if resp, ok := s.rangeAnchored(r); ok {
+		return resp, nil
 	}
 	return settled(s, Revision(r.Revision), func(v *view) (*pb.RangeResponse, error) {
 		resp, err := v.rangeOf(r)
-		if err == nil && resp.More && v.rev == Revision(max(r.Revision, 0)) || err == nil && resp.More && r.Revision <= 0 {
-			s.anchors.keep(v)
+		if err == nil && resp.More && (r.Revision <= 0 || Revision(r.Revision) == v.rev) {
+			s.anchors.keep(v) // more pages of this revision will be wanted
 		}
 		return resp, err
 	})
@@ -59,7 +55,7 @@ func (v *view) rangeOf(r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	p := planOf(r)
 	found, n := v.hits(sp, rev, p.page())
 	resp.Count = int64(n)
-	resp.More = p.whole == false && p.limit > 0 && n > p.limit
+	resp.More = !p.whole && p.limit > 0 && n > p.limit
 	if !p.whole {
 		if p.reverse {
 			slices.Reverse(found)

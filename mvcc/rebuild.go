@@ -35,7 +35,6 @@ func rebuild(d *disk) (*state, error) {
 	if m.scheduled > m.finished { // the last run ended in the middle
 		st.targets = []Revision{m.scheduled}
 	}
-	st.publishedRev = st.rev
 	return st, nil
 }
 

@@ -20,12 +20,12 @@ func SnapshotStatus(path string) (st Status, err error) {
 	if err := checkPages(path); err != nil {
 		return st, fmt.Errorf("status of %s: %w", path, err)
 	}
-	d, err := openDiskReadOnly(path)
-	if err != nil {
-		return st, err
-	}
-	defer d.db.Close()
 	err = guarded(func() error {
+		d, err := openDiskReadOnly(path)
+		if err != nil {
+			return err
+		}
+		defer d.db.Close()
 		return d.read(func(tx *bolt.Tx) (err error) {
 			st, err = statusOf(tx)
 			return err

@@ -15,20 +15,24 @@ type Options struct {
 	FlushEvery        time.Duration // how long an applied entry may stay unflushed; 100 ms
 	FlushRecords      int           // flush earlier at so many records; 10,000
 	UnflushedBytesMax int           // Publish waits for the flusher beyond this; 256 MiB
-	TailBytes         int           // flushed records kept in memory; 32 MiB
+	TailBytes         int           // flushed records kept in memory; 16 MiB
 	CompactionBatch   int           // revisions removed per transaction; 1000
 	CompactionPause   time.Duration // between two of them; 10 ms
 	CompactHashes     bool          // hash the whole store at each compaction, for comparing members
 	MmapBytes         int64         // address space reserved for the file; 10 GiB
 	LockTimeout       time.Duration // for the file lock; 0 waits for ever
 	NoSync            bool          // for tests: never fsync
+
+	// Observe, if set, is told how long each commit to the file took. It runs on
+	// the flusher and must not wait.
+	Observe func(commit time.Duration)
 }
 
 func (o Options) withDefaults() Options {
 	def(&o.FlushEvery, 100*time.Millisecond)
 	def(&o.FlushRecords, 10_000)
 	def(&o.UnflushedBytesMax, 256<<20)
-	def(&o.TailBytes, 32<<20)
+	def(&o.TailBytes, 16<<20)
 	def(&o.CompactionBatch, 1000)
 	def(&o.CompactionPause, 10*time.Millisecond)
 	def(&o.MmapBytes, 10<<30)
@@ -52,7 +56,7 @@ type Store struct {
 	counts  counters
 	wake    chan struct{} // asks the flusher to look now
 	closed  atomic.Bool
-	writer  Writer // owner: the applier
+	writer  Writer // owner: the applier; whether it is in use is guarded by mu
 
 	// flushMu is held by whoever changes the file: flush, a compaction slice,
 	// the last step of defragmentation, install. Taken before mu.
@@ -81,8 +85,7 @@ type state struct {
 	others          []otherWrite // not flushed, oldest first
 	othersPublished int          // of them
 	published       int64        // tail position
-	publishedRev    Revision
-	flushed         int64 // tail position
+	flushed         int64        // tail position
 	flushedApplied  Applied
 	flushedBytes    int // of the records held in the tail
 	unflushedBytes  int
@@ -125,9 +128,18 @@ func Open(path string, o Options) (*Store, error) {
 func (s *Store) publishView() {
 	s.tree.freeze()
 	s.published = s.tail.last
-	s.publishedRev = s.rev
 	s.othersPublished = len(s.others)
 	s.view.Store(s.working(s.rev))
+}
+
+// republish lets readers forget what the tail and the index have dropped, when
+// no entry is half done: the applier may not publish for a long time. mu is held.
+func (s *Store) republish() {
+	v := s.view.Load()
+	if s.writer.s == nil && s.published == s.tail.last && s.rev == v.rev && s.applied == v.applied &&
+		s.compact == v.compact && s.othersPublished == len(s.others) {
+		s.publishView()
+	}
 }
 
 // working returns a picture of the working state as the given revision. It is
@@ -145,7 +157,7 @@ func (s *Store) Publish() {
 	compacted := s.view.Load().compact != s.compact
 	s.publishView()
 	rev, events := s.rev, s.events
-	s.events = nil
+	s.events = make([]*Event, 0, len(events)) // the hub keeps the other one
 	due := s.published-s.flushed >= int64(s.opts.FlushRecords) ||
 		s.unflushedBytes > s.opts.UnflushedBytesMax/4
 	s.mu.Unlock()
@@ -161,14 +173,12 @@ func (s *Store) Publish() {
 	s.awaitRoom()
 }
 
-// trimTail forgets flushed records beyond the window.
-func (s *state) trim(windowBytes int) {
-	for s.flushedBytes > windowBytes && s.tail.first < s.flushed {
+// trimTail forgets flushed records beyond the window. mu is held.
+func (s *Store) trimTail() {
+	for s.flushedBytes > s.opts.TailBytes && s.tail.first < s.flushed {
 		s.flushedBytes -= s.tail.drop()
 	}
 }
-
-func (s *Store) trimTail() { s.trim(s.opts.TailBytes) }
 
 func (s *Store) wakeFlusher() {
 	select {
@@ -215,8 +225,10 @@ func (s *Store) Txn(r *pb.TxnRequest) (*pb.TxnResponse, error) {
 // Writer is valid until its Close. An entry that is not from the log (first
 // start) repeats the applied position.
 func (s *Store) Write(at Applied) *Writer {
-	must.True(s.writer.s == nil, "entry %d begins before the last one was closed", at.Index)
-	must.True(at.Index >= s.applied.Index, "entry %d comes after %d", at.Index, s.applied.Index)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	must.True(s.writer.s == nil, "an entry begins before the last one was closed")
+	must.True(at.Index >= s.applied.Index, "an entry comes after a later one")
 	s.writer = Writer{s: s, at: at, main: s.rev + 1}
 	return &s.writer
 }

@@ -37,8 +37,8 @@ func (w *Writer) Close() {
 	s.mu.Lock()
 	s.rev = w.rev()
 	s.applied = w.at
-	s.mu.Unlock()
 	w.s = nil
+	s.mu.Unlock()
 }
 
 // Put writes a key. It knows nothing of leases but attachment: whether the

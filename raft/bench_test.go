@@ -3,10 +3,14 @@ package raft
 import (
 	"context"
 	"crypto/rand"
+	"errors"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/kvorum/kvorum/raft/wal"
 )
 
 // nowhere is the transport of a cluster of one.
@@ -17,8 +21,7 @@ func (nowhere) SendSnapshot(*raftpb.Message) {}
 
 // benchNode is one member on a disk that takes no time; done tells each
 // proposer, by its number in the entry, that its entry was applied.
-func benchNode(b *testing.B, proposers int) (*Node, *memLog, []chan struct{}) {
-	log := &memLog{discard: true}
+func benchNode(b *testing.B, log Log, proposers int) (*Node, []chan struct{}) {
 	n, err := New(Config{
 		ID: 1, Log: log, Start: bootstrap(b, 1), Transport: nowhere{}, Snapshots: nowhere{}, Rand: rand.Reader,
 	})
@@ -60,11 +63,11 @@ func benchNode(b *testing.B, proposers int) (*Node, *memLog, []chan struct{}) {
 	for changes := n.Changes(); n.Leader() == 0; changes = n.Changes() {
 		<-changes
 	}
-	return n, log, done
+	return n, done
 }
 
-func benchmarkPropose(b *testing.B, clients int) {
-	n, log, done := benchNode(b, clients)
+func benchmarkPropose(b *testing.B, log Log, clients int) {
+	n, done := benchNode(b, log, clients)
 	ctx := context.Background()
 	var left atomic.Int64
 	left.Store(int64(b.N))
@@ -87,15 +90,39 @@ func benchmarkPropose(b *testing.B, clients int) {
 	for range clients {
 		<-finished
 	}
-	b.ReportMetric(float64(log.syncCount())/float64(b.N), "syncs/op")
+	b.StopTimer()
+	switch log := log.(type) {
+	case *memLog:
+		b.ReportMetric(float64(log.syncCount())/float64(b.N), "syncs/op")
+	case *DiskLog:
+		b.ReportMetric(float64(log.log.Stats().Syncs)/float64(b.N), "syncs/op")
+	}
 }
 
-func BenchmarkPropose1Client(b *testing.B)     { benchmarkPropose(b, 1) }
-func BenchmarkPropose64Clients(b *testing.B)   { benchmarkPropose(b, 64) }
-func BenchmarkPropose1000Clients(b *testing.B) { benchmarkPropose(b, 1000) }
+// benchDisk is a log in real files, with a real sync.
+func benchDisk(b *testing.B) Log {
+	dir := b.TempDir()
+	log, err := wal.Create(wal.OS(), filepath.Join(dir, "wal"), []byte("bench"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { _ = log.Close() })
+	start := bootstrap(b, 1)
+	if err := errors.Join(log.Append(start.HardState, start.Entries), log.Sync()); err != nil {
+		b.Fatal(err)
+	}
+	return NewDiskLog(log, dir, false)
+}
+
+func BenchmarkPropose1Client(b *testing.B)     { benchmarkPropose(b, &memLog{discard: true}, 1) }
+func BenchmarkPropose64Clients(b *testing.B)   { benchmarkPropose(b, &memLog{discard: true}, 64) }
+func BenchmarkPropose1000Clients(b *testing.B) { benchmarkPropose(b, &memLog{discard: true}, 1000) }
+
+func BenchmarkProposeOnDisk1Client(b *testing.B)    { benchmarkPropose(b, benchDisk(b), 1) }
+func BenchmarkProposeOnDisk256Clients(b *testing.B) { benchmarkPropose(b, benchDisk(b), 256) }
 
 func BenchmarkReadIndexSolo(b *testing.B) {
-	n, _, done := benchNode(b, 1)
+	n, done := benchNode(b, &memLog{discard: true}, 1)
 	ctx := context.Background()
 	if err := n.Propose(ctx, []byte{0, 0}); err != nil {
 		b.Fatal(err)

@@ -82,6 +82,9 @@ type doner interface{ Err() error }
 
 func newCore(cfg Config) (*core, error) {
 	start := cfg.Start
+	if err := start.check(); err != nil {
+		return nil, err
+	}
 	log := newEntryLog(start, cfg.CatchUpEntries, cfg.LogBytesMax)
 	applied := max(min(start.Applied, Index(start.HardState.GetCommit())), start.Snapshot.Index)
 	if start.Applied > Index(log.last()) && aloneIn(start.Conf, cfg.ID) {
@@ -289,30 +292,36 @@ func (c *core) turn() bool {
 	}
 	rd := c.rn.Ready()
 	c.takeStates(&rd)
+	c.sort(rd.Messages)
+	return true
+}
+
+// sort puts the library's messages where they have to go.
+//
+// The library lets a candidate ask for votes before its own term is durable. It
+// could then win by the votes of others, append, crash, forget the term, be
+// voted for by the same members again, and append something else under the same
+// term and index. So these questions wait for the write, as answers do.
+func (c *core) sort(messages []*raftpb.Message) {
+	w := &c.work
 	var votes []*raftpb.Message
-	for _, m := range rd.Messages {
+	for _, m := range messages {
 		switch {
 		case m.GetType() == raftpb.MsgVote:
 			votes = append(votes, m)
-		case m.GetTo() == raft.LocalAppendThread:
-			// The library lets a candidate ask for votes before its own term is
-			// durable. It could then win by the votes of others, append, crash,
-			// forget the term, be voted for by the same members again, and append
-			// something else under the same term and index. So the questions wait
-			// for the write, as answers do. (The library puts this message last.)
+		case m.GetTo() == raft.LocalAppendThread: // comes behind all votes
 			m.Responses = append(m.Responses, votes...)
 			votes = nil
-			c.work.Append = append(c.work.Append, m)
+			w.Append = append(w.Append, m)
 		case m.GetTo() == raft.LocalApplyThread:
-			c.work.Applies = append(c.work.Applies, c.apply(m))
+			w.Applies = append(w.Applies, c.apply(m))
 		case m.GetType() == raftpb.MsgSnap:
-			c.work.Snapshots = append(c.work.Snapshots, m)
+			w.Snapshots = append(w.Snapshots, m)
 		default:
-			c.work.Send = append(c.work.Send, m)
+			w.Send = append(w.Send, m)
 		}
 	}
 	must.True(len(votes) == 0, "a candidate of term %d without a write", c.term)
-	return true
 }
 
 func (c *core) takeStates(rd *raft.Ready) {

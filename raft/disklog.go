@@ -12,10 +12,15 @@ type DiskLog struct {
 	log     *wal.Log
 	snapDir string
 	noSync  bool
+	synced  int64 // bytes written at the last sync, with noSync
 }
 
-// NewDiskLog puts a Log together. With noSync nothing waits for the disk, and
-// what was acknowledged may be lost when the power goes.
+// unsyncedBytesMax is how much noSync lets gather: the log starts a new segment
+// only at a sync.
+const unsyncedBytesMax = 64_000_000
+
+// NewDiskLog puts a Log together. With noSync hardly anything waits for the disk,
+// and what was acknowledged may be lost when the power goes.
 func NewDiskLog(log *wal.Log, snapDir string, noSync bool) *DiskLog {
 	return &DiskLog{log: log, snapDir: snapDir, noSync: noSync}
 }
@@ -38,7 +43,11 @@ func (d *DiskLog) WriteSnapFile(s *raftpb.Snapshot) error {
 // Sync implements Log.
 func (d *DiskLog) Sync() error {
 	if d.noSync {
-		return nil
+		written := d.log.Stats().BytesWritten
+		if written-d.synced < unsyncedBytesMax {
+			return nil
+		}
+		d.synced = written
 	}
 	return d.log.Sync()
 }

@@ -28,11 +28,12 @@
 // # What is durable when
 //
 // An answer that promises something (a vote, an accepted append, this member's
-// own share of a quorum) leaves only after the sync that covers it. A commit
-// index that merely advanced is written without a sync: it can be learned
-// again. So the applied index saved by the state machine may lie above the
-// commit index on disk; the node then starts at the lower of the two and hands
-// those entries over again, and the machine skips what it has.
+// own share of a quorum) leaves only after the sync that covers it, and so does
+// a candidate's question for votes, which the library would let go earlier. A
+// commit index that merely advanced is written without a sync: it can be
+// learned again. So the applied index saved by the state machine may lie above
+// the commit index on disk; the node then starts at the lower of the two and
+// hands those entries over again, and the machine skips what it has.
 //
 // # Randomness
 //

@@ -47,18 +47,8 @@ func newEntryLog(s State, catchUpEntries, bytesMax int) *entryLog {
 		catchUpEntries: catchUpEntries,
 		bytesMax:       bytesMax,
 	}
-	l.append(withoutStaleTail(s))
+	l.append(s.Entries)
 	return l
-}
-
-// withoutStaleTail is the entries without those that a received snapshot has
-// replaced: they are still in the log file, above the snapshot and of an older
-// term, if the member stopped before it got newer ones.
-func withoutStaleTail(s State) []*raftpb.Entry {
-	if len(s.Entries) > 0 && Term(s.Entries[0].GetTerm()) < s.Snapshot.Term {
-		return nil
-	}
-	return s.Entries
 }
 
 func entryBytes(e *raftpb.Entry) int { return len(e.GetData()) + entryOverheadBytes }

@@ -4,12 +4,23 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 )
 
 // libraryLogger gives the raft library's talk to slog. The node reports changes
 // of the leader itself, once, so what the library says in passing is for
 // debugging; its warnings and errors stay what they are.
 type libraryLogger struct{ to *slog.Logger }
+
+// warningLevel keeps quiet about what the node handles by itself and what would
+// be said again every turn: proposals that wait because the log of the leader
+// is full.
+func warningLevel(format string) slog.Level {
+	if strings.Contains(format, "uncommitted entry size limit") {
+		return slog.LevelDebug
+	}
+	return slog.LevelWarn
+}
 
 func (l libraryLogger) log(level slog.Level, v []any) {
 	if ctx := context.Background(); l.to.Enabled(ctx, level) {
@@ -28,7 +39,7 @@ func (l libraryLogger) Debugf(format string, v ...any)   { l.logf(slog.LevelDebu
 func (l libraryLogger) Info(v ...any)                    { l.log(slog.LevelDebug, v) }
 func (l libraryLogger) Infof(format string, v ...any)    { l.logf(slog.LevelDebug, format, v) }
 func (l libraryLogger) Warning(v ...any)                 { l.log(slog.LevelWarn, v) }
-func (l libraryLogger) Warningf(format string, v ...any) { l.logf(slog.LevelWarn, format, v) }
+func (l libraryLogger) Warningf(format string, v ...any) { l.logf(warningLevel(format), format, v) }
 func (l libraryLogger) Error(v ...any)                   { l.log(slog.LevelError, v) }
 func (l libraryLogger) Errorf(format string, v ...any)   { l.logf(slog.LevelError, format, v) }
 func (l libraryLogger) Fatal(v ...any)                   { panic("raft: " + fmt.Sprint(v...)) }

@@ -156,18 +156,26 @@ func (s State) last() Index {
 	return s.Snapshot.Index
 }
 
-// Run is the node's life. It returns nil when ctx ends, and the error of the
-// log when a write failed: the member must then stop.
+// Run is the node's life. It returns nil when ctx ends and what was decided is
+// written, and the error of the log when a write failed: the member must then
+// stop.
 func (n *Node) Run(ctx context.Context) error {
-	defer close(n.stopped)
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return n.queue.run(ctx, n.writer, n.cfg.Transport, &n.in) })
-	group.Go(func() error { return n.loop(ctx) })
-	return group.Wait()
+	group.Go(func() error { return n.queue.run(n.writer, n.cfg.Transport, &n.in) })
+	group.Go(func() error {
+		defer n.queue.close()
+		n.loop(ctx)
+		return nil
+	})
+	err := group.Wait()
+	n.solo.Store(0) // nobody may read or propose on what this node knew
+	n.lead.Store(0)
+	close(n.stopped)
+	return err
 }
 
 // loop is the one goroutine that touches the core. It waits only for news.
-func (n *Node) loop(ctx context.Context) error {
+func (n *Node) loop(ctx context.Context) {
 	ticker := time.NewTicker(n.cfg.TickEvery)
 	defer ticker.Stop()
 	for range n.cfg.InitialTicks {
@@ -180,7 +188,7 @@ func (n *Node) loop(ctx context.Context) error {
 		next, out := n.nextApply()
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case out <- next:
 			n.waiting[0] = Apply{}
 			n.waiting = n.waiting[1:]

@@ -21,9 +21,9 @@ import (
 // with old data.
 func TestSimulatedClusters(t *testing.T) {
 	keepRandom(t)
-	runs, steps := 150, 6000
+	runs, steps := 80, 6000
 	if os.Getenv("KVORUM_LONG") != "" {
-		runs, steps = 3000, 20000
+		runs, steps = 1000, 20000
 	}
 	first := mrand.Uint64() % 1e9
 	if s := os.Getenv("KVORUM_SEED"); s != "" {
@@ -37,7 +37,7 @@ func TestSimulatedClusters(t *testing.T) {
 	for seed := first; seed < first+uint64(runs); seed++ {
 		s := newSim(seed)
 		if err := s.run(steps); err != nil {
-			t.Fatalf("%v\nreplay: KVORUM_SEED=%d go test ./raft -run TestSimulatedClusters", err, seed)
+			t.Fatalf("%v\nreplay: KVORUM_LONG=%s KVORUM_SEED=%d go test ./raft -run TestSimulatedClusters", err, os.Getenv("KVORUM_LONG"), seed)
 		}
 		total.add(s.counts)
 	}
@@ -92,6 +92,7 @@ type sim struct {
 	net    []*raftpb.Message
 	cut    map[[2]MemberID]bool
 	calm   bool    // no faults any more
+	files  bool    // logs are files of package wal
 	faults float64 // how often things break, 1 is very often
 	serial int
 
@@ -113,7 +114,8 @@ type simNode struct {
 	id      MemberID
 	core    *core // nil: down
 	writer  *writer
-	disk    *simDisk
+	disk    simDisk
+	bodies  []simState  // snapshots received, durable
 	queue   []writeItem // for the writer
 	written []writeItem // for the core
 	applies []Apply
@@ -146,6 +148,7 @@ func newSim(seed uint64) *sim {
 		rng: mrand.New(src), cut: map[[2]MemberID]bool{},
 		leaders: map[Term]MemberID{}, acked: map[string]Index{}, nodes: make([]*simNode, simPool),
 	}
+	s.files = seed%4 == 0
 	s.faults = []float64{0.1, 0.3, 1}[s.rng.IntN(3)]
 	s.born = []int{1, 3, 3, 5}[s.rng.IntN(4)]
 	var changes []ConfChange
@@ -157,15 +160,42 @@ func newSim(seed uint64) *sim {
 		panic(err)
 	}
 	for id := range s.born {
-		n := &simNode{s: s, id: MemberID(id + 1), disk: &simDisk{s: s}}
-		n.disk.ops = []simOp{{entries: start.Entries, hs: start.HardState}}
-		n.disk.synced = 1
-		s.nodes[id] = n
+		n := s.newNode(MemberID(id+1), start)
 		if err := n.start(); err != nil {
 			panic(err)
 		}
 	}
 	return s
+}
+
+// newNode makes a member with an empty log, or one that begins with start. One
+// cluster in four keeps its logs in the real files.
+func (s *sim) newNode(id MemberID, start State) *simNode {
+	n := &simNode{s: s, id: id}
+	if s.files {
+		n.disk = newFileDisk(s)
+	} else {
+		n.disk = &listDisk{s: s}
+	}
+	if len(start.Entries) > 0 {
+		calm := s.calm
+		s.calm = true
+		if err := errors.Join(n.disk.Append(start.HardState, start.Entries), n.disk.Sync()); err != nil {
+			panic(err)
+		}
+		s.calm = calm
+	}
+	s.nodes[id-1] = n
+	return n
+}
+
+func (n *simNode) body(at SnapshotMeta) simState {
+	for _, b := range n.bodies {
+		if b.index == at.Index && b.term == at.Term {
+			return b
+		}
+	}
+	return simState{}
 }
 
 func (s *sim) chance(p float64) bool { return s.rng.Float64() < p }
@@ -277,7 +307,7 @@ func (s *sim) deliverBody(m *raftpb.Message, to *simNode, lost bool) error {
 	if !lost {
 		status = raft.SnapshotFinish
 		meta := Described(m)
-		to.disk.bodies = append(to.disk.bodies, simState{
+		to.bodies = append(to.bodies, simState{
 			index: meta.Index, term: meta.Term, conf: meta.Conf, gone: string(m.GetSnapshot().GetData()),
 		})
 	}
@@ -298,9 +328,12 @@ func (n *simNode) config(start State) Config {
 }
 
 func (n *simNode) start() error {
-	start := n.disk.load()
+	start, err := n.disk.load()
+	if err != nil {
+		return fmt.Errorf("member %d: %w", n.id, err)
+	}
 	if start.Snapshot.Index > n.flushed.index {
-		if n.flushed = n.disk.body(start.Snapshot); n.flushed.index == 0 {
+		if n.flushed = n.body(start.Snapshot); n.flushed.index == 0 {
 			return fmt.Errorf("member %d: log starts at snapshot %d, whose body is nowhere", n.id, start.Snapshot.Index)
 		}
 	}
@@ -447,7 +480,7 @@ func (n *simNode) apply() error {
 		if a.Snapshot.Index <= n.state.index {
 			return fmt.Errorf("member %d applied %d and got snapshot %d", n.id, n.state.index, a.Snapshot.Index)
 		}
-		if n.state = n.disk.body(*a.Snapshot); n.state.index != a.Snapshot.Index {
+		if n.state = n.body(*a.Snapshot); n.state.index != a.Snapshot.Index {
 			return fmt.Errorf("member %d: no body for snapshot %d", n.id, a.Snapshot.Index)
 		}
 		n.flushed = n.state
@@ -544,8 +577,7 @@ func containsDigit(gone string, id MemberID) bool {
 // born in order, and one added before its turn is started with those below.
 func (s *sim) birth(id MemberID) {
 	for s.born < int(id) {
-		n := &simNode{s: s, id: MemberID(s.born + 1), disk: &simDisk{s: s}}
-		s.nodes[s.born] = n
+		n := s.newNode(MemberID(s.born+1), State{})
 		s.born++
 		if err := n.start(); err != nil {
 			panic(err)
@@ -682,109 +714,4 @@ func (s *sim) ackedExist() error {
 		}
 	}
 	return nil
-}
-
-// errPower is the power going away in the middle of a write.
-var errPower = errors.New("power lost")
-
-// simDisk is a Log that forgets what was not synced, from some point on.
-type simDisk struct {
-	s      *sim
-	ops    []simOp
-	synced int // ops that survive anything
-	bodies []simState
-}
-
-type simOp struct {
-	entries []*raftpb.Entry
-	hs      *raftpb.HardState
-	snap    *raftpb.SnapshotMetadata
-}
-
-func (d *simDisk) mayFail() error {
-	if !d.s.calm && d.s.chance(0.005*d.s.faults) {
-		return errPower
-	}
-	return nil
-}
-
-func (d *simDisk) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
-	for _, e := range entries { // one record each: a crash may keep the first few
-		d.ops = append(d.ops, simOp{entries: []*raftpb.Entry{e}})
-	}
-	if hs != nil {
-		d.ops = append(d.ops, simOp{hs: hs})
-	}
-	return d.mayFail()
-}
-
-func (d *simDisk) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
-	d.ops = append(d.ops, simOp{snap: s})
-	return d.mayFail()
-}
-
-func (d *simDisk) WriteSnapFile(*raftpb.Snapshot) error { return d.mayFail() }
-
-func (d *simDisk) Release(uint64) error { return nil }
-
-func (d *simDisk) Sync() error {
-	if err := d.mayFail(); err != nil {
-		return err
-	}
-	d.synced = len(d.ops)
-	d.s.counts.Syncs++
-	return d.mayFail()
-}
-
-func (d *simDisk) crash() {
-	keep := d.synced + d.s.rng.IntN(len(d.ops)-d.synced+1)
-	d.ops = d.ops[:keep:keep]
-	d.synced = keep
-}
-
-func (d *simDisk) body(at SnapshotMeta) simState {
-	for _, b := range d.bodies {
-		if b.index == at.Index && b.term == at.Term {
-			return b
-		}
-	}
-	return simState{}
-}
-
-// load reads the log as the format says: the newest snapshot record that the
-// last hard state covers, then the entries above it, later ones replacing
-// earlier ones.
-func (d *simDisk) load() State {
-	var start State
-	for _, op := range d.ops {
-		if op.hs != nil {
-			start.HardState = op.hs
-		}
-	}
-	for _, op := range d.ops {
-		if op.snap != nil && op.snap.GetIndex() <= start.HardState.GetCommit() {
-			start.Snapshot = snapshotMetaOf(op.snap)
-		}
-	}
-	at := uint64(start.Snapshot.Index)
-	termAt := uint64(0) // of the entry at index at, as far as read
-	for _, op := range d.ops {
-		for _, e := range op.entries {
-			switch i := e.GetIndex(); {
-			case i < at:
-				termAt = 0
-			case i == at:
-				termAt = e.GetTerm()
-			default:
-				start.Entries = append(start.Entries[:i-at-1:i-at-1], e)
-			}
-			if e.GetIndex() <= at {
-				start.Entries = nil
-			}
-		}
-		if op.snap != nil && op.snap.GetIndex() == at && op.snap.GetTerm() != termAt {
-			start.Entries = nil // a received snapshot: the log before it was another one
-		}
-	}
-	return start
 }

@@ -197,6 +197,22 @@ type State struct {
 	Applied   Index
 }
 
+// check refuses a log that the library would panic on.
+func (s State) check() error {
+	next := uint64(s.Snapshot.Index) + 1
+	for _, e := range s.Entries {
+		if e.GetIndex() != next {
+			return fmt.Errorf("%w: entry %d where %d belongs", ErrBadLog, e.GetIndex(), next)
+		}
+		next++
+	}
+	commit := Index(s.HardState.GetCommit())
+	if commit < s.Snapshot.Index || commit > s.last() {
+		return fmt.Errorf("%w: state.commit %d is out of range [%d, %d]", ErrBadLog, commit, s.Snapshot.Index, s.last())
+	}
+	return nil
+}
+
 // Bootstrap is the state of a member of a new cluster: one AddVoter entry per
 // member, in the given order (ascending by ID on every member), all committed
 // in term 1. The caller appends HardState and Entries to a fresh log and syncs
@@ -240,6 +256,9 @@ var (
 	ErrNotLeader = errors.New("raft: not leader")
 	// ErrBadTransferee: leadership cannot go to that member: it is no voter.
 	ErrBadTransferee = errors.New("raft: bad leader transferee")
+	// ErrBadLog: the log that New was given has a gap or lacks what it calls
+	// committed. Tell the operator.
+	ErrBadLog = errors.New("raft: log is incomplete")
 	// ErrAppliedBeyondLog: the state machine is ahead of the whole log: the
 	// directory mixes files of different times. Tell the operator.
 	ErrAppliedBeyondLog = errors.New("raft: applied index lies beyond the log")

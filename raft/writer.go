@@ -1,11 +1,9 @@
 package raft
 
 import (
-	"context"
 	"fmt"
 	"sync"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kvorum/kvorum/internal/crash"
@@ -52,7 +50,9 @@ type writer struct {
 	log        Log
 	id         uint64
 	term, vote uint64 // as last written
+	commit     uint64 // as last written, never below snapshot
 	snapshot   uint64 // highest index of a snapshot record
+	released   uint64 // what the log was told of it
 
 	hard    *raftpb.HardState // written with pending
 	pending []*raftpb.Entry   // a run of entries without a gap, not yet given to the log
@@ -62,7 +62,7 @@ type writer struct {
 func newWriter(id MemberID, log Log, start State) *writer {
 	return &writer{
 		log: log, id: uint64(id), snapshot: uint64(start.Snapshot.Index),
-		term: start.HardState.GetTerm(), vote: start.HardState.GetVote(),
+		term: start.HardState.GetTerm(), vote: start.HardState.GetVote(), commit: start.HardState.GetCommit(),
 	}
 }
 
@@ -84,12 +84,11 @@ func (w *writer) write(items []writeItem) ([]*raftpb.Message, error) {
 		}
 		crash.Here("raft/after-sync")
 	}
-	for _, it := range items {
-		if it.taken != nil {
-			if err := w.log.Release(it.taken.GetIndex()); err != nil {
-				return nil, fmt.Errorf("release log: %w", err)
-			}
+	if w.released < w.snapshot {
+		if err := w.log.Release(w.snapshot); err != nil {
+			return nil, fmt.Errorf("release log: %w", err)
 		}
+		w.released = w.snapshot
 	}
 	return w.answers, nil
 }
@@ -127,11 +126,10 @@ func (w *writer) append(it writeItem) (mustSync bool, err error) {
 		w.pending = append(w.pending, entries...)
 		mustSync = true
 	}
-	hs := &raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: m.Commit}
-	if !raft.IsEmptyHardState(hs) {
-		w.hard = hs
-		mustSync = mustSync || hs.GetTerm() != w.term || hs.GetVote() != w.vote
-		w.term, w.vote = hs.GetTerm(), hs.GetVote()
+	if m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0 {
+		mustSync = mustSync || m.GetTerm() != w.term || m.GetVote() != w.vote
+		w.term, w.vote, w.commit = m.GetTerm(), m.GetVote(), max(m.GetCommit(), w.snapshot)
+		w.hard = w.hardState()
 	}
 	for _, answer := range m.GetResponses() {
 		if answer.GetTo() != w.id {
@@ -152,13 +150,29 @@ func (w *writer) takeSnapshot(s *raftpb.SnapshotMetadata) (mustSync bool, err er
 		return false, err
 	}
 	w.snapshot = s.GetIndex()
-	return true, w.log.AppendSnapshot(s)
+	return true, w.record(s)
+}
+
+// record writes the record of a snapshot, and a hard state that makes it count:
+// a record above the commit index is ignored at a restart. What is in a
+// snapshot was committed, also when the commit index was lost in a crash and
+// the core has not learned it again; so no lower one is written from now on.
+func (w *writer) record(s *raftpb.SnapshotMetadata) error {
+	if err := w.log.AppendSnapshot(s); err != nil {
+		return err
+	}
+	w.commit = max(w.commit, w.snapshot)
+	return w.log.Append(w.hardState(), nil)
+}
+
+func (w *writer) hardState() *raftpb.HardState {
+	return &raftpb.HardState{Term: new(w.term), Vote: new(w.vote), Commit: new(w.commit)}
 }
 
 // receiveSnapshot writes the file before the record, so that a record never
-// names a file that is not there, and right behind the record a hard state that
-// makes it count. Entries come only after that: with them and without a record
-// that counts, the log would have a gap and could not be opened.
+// names a file that is not there. Entries come only after the hard state behind
+// the record: with them and without a record that counts, the log would have a
+// gap and could not be opened.
 func (w *writer) receiveSnapshot(m *raftpb.Message) error {
 	if err := w.flush(); err != nil {
 		return err
@@ -170,11 +184,9 @@ func (w *writer) receiveSnapshot(m *raftpb.Message) error {
 		return err
 	}
 	crash.Here("raft/before-snapshot-record")
-	if err := w.log.AppendSnapshot(meta); err != nil {
-		return err
-	}
-	// Not m's commit: it may speak of entries that come after.
-	return w.log.Append(&raftpb.HardState{Term: m.Term, Vote: m.Vote, Commit: meta.Index}, nil)
+	w.term, w.vote = m.GetTerm(), m.GetVote()
+	// The commit of m may speak of entries that come after, so it comes later.
+	return w.record(meta)
 }
 
 func (w *writer) flush() error {
@@ -190,14 +202,17 @@ func (w *writer) flush() error {
 // writeQueue hands items from the loop to the writer goroutine. Items are never
 // dropped; the loop stops feeding the core when it grows too long.
 type writeQueue struct {
-	wake chan struct{}
+	wake   chan struct{}
+	closed chan struct{}
 
 	mu    sync.Mutex
 	items []writeItem
 	bytes int // queued or being written
 }
 
-func newWriteQueue() *writeQueue { return &writeQueue{wake: make(chan struct{}, 1)} }
+func newWriteQueue() *writeQueue {
+	return &writeQueue{wake: make(chan struct{}, 1), closed: make(chan struct{})}
+}
 
 func (q *writeQueue) put(messages []*raftpb.Message, more ...writeItem) {
 	if len(messages)+len(more) == 0 {
@@ -229,14 +244,19 @@ func (q *writeQueue) take(empty []writeItem) []writeItem {
 	return items
 }
 
+// close ends run, once all that was put before is written.
+func (q *writeQueue) close() { close(q.closed) }
+
 // run is the writer goroutine: drain, append, sync once, answer. It returns on
-// the first failure: a log that failed once is not written again.
-func (q *writeQueue) run(ctx context.Context, w *writer, t Transport, in *inbox) error {
+// the first failure: a log that failed once is not written again. At the end
+// it writes what is left, so that after a clean stop the commit index on disk is
+// not behind what was applied.
+func (q *writeQueue) run(w *writer, t Transport, in *inbox) error {
 	var items []writeItem
-	for {
+	for last := false; !last; {
 		select {
-		case <-ctx.Done():
-			return nil
+		case <-q.closed:
+			last = true
 		case <-q.wake:
 		}
 		clear(items)
@@ -247,22 +267,28 @@ func (q *writeQueue) run(ctx context.Context, w *writer, t Transport, in *inbox)
 		if err != nil {
 			return err
 		}
+		q.finished(items)
 		in.written(items)
 		if len(answers) > 0 {
 			t.Send(answers)
 		}
-		size := 0
-		for _, it := range items {
-			if it.message != nil {
-				size += it.bytes()
-			} else {
-				close(it.done)
-			}
-		}
-		q.mu.Lock()
-		q.bytes -= size
-		q.mu.Unlock()
 	}
+	return nil
+}
+
+// finished tells those who wait for an item, and makes room.
+func (q *writeQueue) finished(items []writeItem) {
+	size := 0
+	for _, it := range items {
+		if it.message != nil {
+			size += it.bytes()
+		} else {
+			close(it.done)
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= size
 }
 
 // poke wakes the reader of a signal channel; pokes before it wakes are one.

@@ -28,6 +28,9 @@ const (
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
 	versionsEvery     = 4 * time.Second
+	// RPCs run on so many goroutines that are kept: their stacks have grown to
+	// what a request needs. When all are taken, gRPC starts more.
+	streamWorkers = 1024
 )
 
 func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
@@ -138,6 +141,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
 		grpc.ForceServerCodecV2(api.Codec{}),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),

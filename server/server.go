@@ -166,7 +166,7 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
-		NoSync: s.cfg.UnsafeNoFsync,
+		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.Commit,
 	}
 }
 

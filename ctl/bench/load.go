@@ -3,9 +3,10 @@ package bench
 import (
 	"context"
 	"fmt"
-	"sync"
+	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -116,36 +117,42 @@ func (l *Load) worker(i int) (issue, error) {
 	return nil, fmt.Errorf("no such load: %q", l.options.Kind)
 }
 
-// fillers is how many puts are in flight while the key space is written.
-const fillers = 64
+const (
+	fillers      = 8       // transactions in flight while the key space is written
+	fillOpsMax   = 100     // puts per transaction: servers allow 128 by default
+	fillBytesMax = 1 << 20 // and 1.5 MiB
+)
 
-// fill writes every key of the key space.
+// fill writes every key of the key space, many in one transaction.
 func (l *Load) fill() error {
 	o := l.options
-	o.Total, o.Duration, o.Rate, o.Sequential = o.KeySpace, 0, 0, true
-	p := newPace(&o, time.Now())
-	ctx, cancel := context.WithCancelCause(l.ctx)
-	defer cancel(nil)
-	var group sync.WaitGroup
-	filling := *l
-	filling.options = o
-	for i := range int(min(fillers, o.KeySpace)) {
-		group.Go(func() {
-			c := newCaller(&filling, i)
-			for {
-				n, due, ok := p.take(ctx)
-				if !ok {
-					return
-				}
-				if _, err := c.put(ctx, n, due); err != nil {
-					cancel(err)
-					return
+	batch := int64(max(1, min(fillOpsMax, fillBytesMax/(o.KeySize+o.ValSize))))
+	batches := (o.KeySpace + batch - 1) / batch
+	next := atomic.Int64{}
+	group, ctx := errgroup.WithContext(l.ctx)
+	for i := range fillers {
+		c := newCaller(l, i)
+		group.Go(func() error {
+			for at := next.Add(1) - 1; at < batches; at = next.Add(1) - 1 {
+				if err := c.fill(ctx, at*batch, min((at+1)*batch, o.KeySpace)); err != nil {
+					return err
 				}
 			}
+			return nil
 		})
 	}
-	group.Wait()
-	return context.Cause(ctx)
+	return group.Wait()
+}
+
+// fill writes the keys numbered from..to-1 in one transaction.
+func (c *caller) fill(ctx context.Context, from, to int64) error {
+	request := &pb.TxnRequest{}
+	for i := from; i < to; i++ {
+		put := &pb.PutRequest{Key: c.keys.at(nil, i), Value: c.puts.Value}
+		request.Success = append(request.Success, &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: put}})
+	}
+	_, err := c.call(ctx, rpcTxn, request, 0)
+	return err
 }
 
 // caller is one client of a load: its requests are built once and used again. One goroutine.

@@ -106,7 +106,7 @@ func statusRow(s Status) []string {
 
 func (p *Printer) fieldsStatus(s Status) {
 	r := s.Status
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	p.field("Version", quoted([]byte(r.Version)))
 	p.field("StorageVersion", quoted([]byte(r.StorageVersion)))
 	p.field("DBSize", r.DbSize)
@@ -115,7 +115,6 @@ func (p *Printer) fieldsStatus(s Status) {
 	p.field("Leader", r.Leader)
 	p.field("IsLearner", r.IsLearner)
 	p.field("RaftIndex", r.RaftIndex)
-	p.field("RaftTerm", r.RaftTerm)
 	p.field("RaftAppliedIndex", r.RaftAppliedIndex)
 	p.field("Errors", r.Errors)
 	p.field("Endpoint", quoted([]byte(s.Endpoint)))
@@ -138,7 +137,7 @@ func (p *Printer) HashKV(all []HashKV) error {
 		},
 		fields: func() {
 			for _, h := range all {
-				p.headerFields(h.HashKV.Header, false)
+				p.headerFields(h.HashKV.Header)
 				p.field("Endpoint", quoted([]byte(h.Endpoint)))
 				p.field("Hash", h.HashKV.Hash)
 				p.field("HashRevision", h.HashKV.HashRevision)
@@ -159,7 +158,7 @@ func (p *Printer) Alarms(r *pb.AlarmResponse) error {
 			}
 		},
 		fields: func() {
-			p.headerFields(r.Header, false)
+			p.headerFields(r.Header)
 			for _, a := range r.Alarms {
 				p.field("MemberID", p.id(a.MemberID))
 				p.field("AlarmType", a.Alarm)
@@ -192,7 +191,7 @@ func (p *Printer) FileStatus(s FileStatus) error {
 			p.field("Revision", s.Revision)
 			p.field("Keys", s.TotalKey)
 			p.field("Size", s.TotalSize)
-			p.field("Version", quoted([]byte(s.Version)))
+			p.field("Version", s.Version)
 		},
 		table: func() {
 			p.tabular([]string{"HASH", "REVISION", "TOTAL KEYS", "TOTAL SIZE", "VERSION"}, [][]string{row})
@@ -215,8 +214,8 @@ func (p *Printer) FileHash(h FileHash) error {
 		simple: func() { p.line("%s", strings.Join(row, ", ")) },
 		fields: func() {
 			p.field("Hash", h.Hash)
-			p.field("HashRevision", h.HashRevision)
-			p.field("CompactRevision", h.CompactRevision)
+			p.field("Hash revision", h.HashRevision)
+			p.field("Compact revision", h.CompactRevision)
 		},
 		table: func() { p.tabular([]string{"HASH", "HASH REVISION", "COMPACT REVISION"}, [][]string{row}) },
 		json:  h,

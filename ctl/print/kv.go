@@ -30,8 +30,39 @@ func (p *Printer) Delete(r *pb.DeleteRangeResponse) error {
 // Txn shows the answer to a transaction.
 func (p *Printer) Txn(r *pb.TxnResponse) error {
 	return p.show(forms{
-		simple: func() { p.simpleTxn(r) }, fields: func() { p.fieldsTxn(r) }, json: r, proto: r,
+		simple: func() { p.simpleTxn(r) }, fields: func() { p.fieldsTxn(r) }, json: txnToJSON(r), proto: r,
 	})
+}
+
+// txnJSON is a transaction's answer with the names of the protocol in it, which
+// encoding/json does not find inside a oneof.
+type txnJSON struct {
+	Header    *pb.ResponseHeader `json:"header,omitempty"`
+	Succeeded bool               `json:"succeeded,omitempty"`
+	Responses []opJSON           `json:"responses,omitempty"`
+}
+
+type opJSON struct {
+	Response map[string]any
+}
+
+func txnToJSON(r *pb.TxnResponse) txnJSON {
+	t := txnJSON{Header: r.Header, Succeeded: r.Succeeded}
+	for _, op := range r.Responses {
+		one := map[string]any{}
+		switch v := op.Response.(type) {
+		case *pb.ResponseOp_ResponsePut:
+			one["response_put"] = v.ResponsePut
+		case *pb.ResponseOp_ResponseRange:
+			one["response_range"] = v.ResponseRange
+		case *pb.ResponseOp_ResponseDeleteRange:
+			one["response_delete_range"] = v.ResponseDeleteRange
+		case *pb.ResponseOp_ResponseTxn:
+			one["response_txn"] = txnToJSON(v.ResponseTxn)
+		}
+		t.Responses = append(t.Responses, opJSON{one})
+	}
+	return t
 }
 
 func (p *Printer) simplePut(r *pb.PutResponse) {
@@ -42,7 +73,7 @@ func (p *Printer) simplePut(r *pb.PutResponse) {
 }
 
 func (p *Printer) fieldsPut(r *pb.PutResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	if r.PrevKv != nil {
 		p.fieldsKV("Prev", r.PrevKv)
 	}
@@ -63,7 +94,7 @@ func (p *Printer) pair(kv *mvccpb.KeyValue) {
 }
 
 func (p *Printer) fieldsGet(r *pb.RangeResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	for _, kv := range r.Kvs {
 		p.fieldsKV("", kv)
 	}
@@ -88,7 +119,7 @@ func (p *Printer) simpleDelete(r *pb.DeleteRangeResponse) {
 }
 
 func (p *Printer) fieldsDelete(r *pb.DeleteRangeResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	p.field("Deleted", r.Deleted)
 	for _, kv := range r.PrevKvs {
 		p.fieldsKV("Prev", kv)
@@ -117,7 +148,7 @@ func (p *Printer) simpleTxn(r *pb.TxnResponse) {
 }
 
 func (p *Printer) fieldsTxn(r *pb.TxnResponse) {
-	p.headerFields(r.Header, false)
+	p.headerFields(r.Header)
 	p.field("Succeeded", r.Succeeded)
 	for _, op := range r.Responses {
 		switch v := op.Response.(type) {
@@ -158,7 +189,7 @@ func (p *Printer) simpleWatch(r *client.WatchResponse) {
 }
 
 func (p *Printer) fieldsWatch(r *client.WatchResponse) {
-	p.headerFields(r.Header, r.Header.GetRevision() == 0)
+	p.headerFields(r.Header)
 	for _, e := range r.Events {
 		p.field("Type", e.Type)
 		if e.PrevKv != nil {

@@ -23,7 +23,7 @@ func (p *Printer) Grant(r *pb.LeaseGrantResponse) error {
 	return p.show(forms{
 		simple: func() { p.line("lease %s granted with TTL(%ds)", LeaseID(r.ID), r.TTL) },
 		fields: func() {
-			p.headerFields(r.Header, false)
+			p.headerFields(r.Header)
 			p.field("ID", p.lease(r.ID))
 			p.field("TTL", r.TTL)
 		},
@@ -41,7 +41,7 @@ func (p *Printer) Grant(r *pb.LeaseGrantResponse) error {
 func (p *Printer) Revoke(id int64, r *pb.LeaseRevokeResponse) error {
 	return p.show(forms{
 		simple: func() { p.line("lease %s revoked", LeaseID(id)) },
-		fields: func() { p.headerFields(r.Header, false) },
+		fields: func() { p.headerFields(r.Header) },
 		json:   r,
 	})
 }
@@ -51,7 +51,7 @@ func (p *Printer) KeepAlive(r *pb.LeaseKeepAliveResponse) error {
 	return p.show(forms{
 		simple: func() { p.line("lease %s keepalived with TTL(%d)", LeaseID(r.ID), r.TTL) },
 		fields: func() {
-			p.headerFields(r.Header, false)
+			p.headerFields(r.Header)
 			p.field("ID", p.lease(r.ID))
 			p.field("TTL", r.TTL)
 		},
@@ -69,7 +69,7 @@ func (p *Printer) TimeToLive(r *pb.LeaseTimeToLiveResponse, keys bool) error {
 	return p.show(forms{
 		simple: func() { p.simpleTimeToLive(r, keys) },
 		fields: func() {
-			p.headerFields(r.Header, false)
+			p.headerFields(r.Header)
 			p.field("ID", p.lease(r.ID))
 			p.field("TTL", r.TTL)
 			p.field("GrantedTTL", r.GrantedTTL)
@@ -121,7 +121,7 @@ func (p *Printer) Leases(r *pb.LeaseLeasesResponse) error {
 			}
 		},
 		fields: func() {
-			p.headerFields(r.Header, false)
+			p.headerFields(r.Header)
 			for _, l := range r.Leases {
 				p.field("ID", p.lease(l.ID))
 			}

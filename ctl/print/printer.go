@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
-	"github.com/jedib0t/go-pretty/v6/table"
-	"github.com/jedib0t/go-pretty/v6/text"
 	"google.golang.org/protobuf/proto"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -130,12 +129,12 @@ func (p *Printer) lease(n int64) string {
 // LeaseID is how leases are written: 16 hexadecimal digits.
 func LeaseID(n int64) string { return fmt.Sprintf("%016x", uint64(n)) } //nolint:gosec // the bits of it
 
-// headerFields writes a header; those without a revision (the cluster
-// service's) leave it out when short.
-func (p *Printer) headerFields(h *pb.ResponseHeader, short bool) {
+// headerFields writes a header; one without a revision (the cluster service's)
+// leaves it out.
+func (p *Printer) headerFields(h *pb.ResponseHeader) {
 	p.field("ClusterID", p.id(h.GetClusterId()))
 	p.field("MemberID", p.id(h.GetMemberId()))
-	if !short {
+	if h.GetRevision() != 0 {
 		p.field("Revision", h.GetRevision())
 	}
 	p.field("RaftTerm", h.GetRaftTerm())
@@ -153,27 +152,36 @@ func (p *Printer) bytes(b []byte) string {
 	return s.String()
 }
 
-// tabular writes rows under headings.
+// tabular writes rows under headings in box drawing characters: headings in the
+// middle of their column, cells at its right.
 func (p *Printer) tabular(headings []string, rows [][]string) {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.Style().Format.Header = text.FormatDefault
-	columns := make([]table.ColumnConfig, len(headings))
-	for i := range headings {
-		columns[i] = table.ColumnConfig{Number: i + 1, AlignHeader: text.AlignCenter, Align: text.AlignRight}
+	widths := make([]int, len(headings))
+	for _, r := range append([][]string{headings}, rows...) {
+		for i, cell := range r {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
 	}
-	t.SetColumnConfigs(columns)
-	t.AppendHeader(cells(headings))
+	rule := func(left, middle, right string) {
+		parts := make([]string, len(widths))
+		for i, w := range widths {
+			parts[i] = strings.Repeat("─", w+2)
+		}
+		p.line("%s%s%s", left, strings.Join(parts, middle), right)
+	}
+	row := func(cells []string, leftShare int) {
+		parts := make([]string, len(cells))
+		for i, cell := range cells {
+			space := widths[i] - utf8.RuneCountInString(cell)
+			left := space / leftShare
+			parts[i] = " " + strings.Repeat(" ", left) + cell + strings.Repeat(" ", space-left) + " "
+		}
+		p.line("│%s│", strings.Join(parts, "│"))
+	}
+	rule("┌", "┬", "┐")
+	row(headings, 2)
+	rule("├", "┼", "┤")
 	for _, r := range rows {
-		t.AppendRow(cells(r))
+		row(r, 1)
 	}
-	p.line("%s", t.Render())
-}
-
-func cells(s []string) table.Row {
-	r := make(table.Row, len(s))
-	for i := range s {
-		r[i] = s[i]
-	}
-	return r
+	rule("└", "┴", "┘")
 }

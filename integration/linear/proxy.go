@@ -33,6 +33,7 @@ type Proxies struct {
 	changed   chan struct{}     // guarded by mu; closed and replaced when fates change
 	pipes     map[*pipe]bool    // guarded by mu
 	listeners []net.Listener    // guarded by mu
+	spare     []net.Listener    // guarded by mu: those of listeners that front nobody yet
 }
 
 type pipe struct {
@@ -43,20 +44,38 @@ type pipe struct {
 	closeAll sync.Once
 }
 
-// NewProxies makes a set without members.
-func NewProxies() *Proxies {
-	return &Proxies{names: map[string]string{}, fates: map[Link]Fate{}, changed: make(chan struct{}), pipes: map[*pipe]bool{}}
+// NewProxies opens n proxies. They have their ports before any member looks for a free one.
+func NewProxies(n int) (*Proxies, error) {
+	p := &Proxies{names: map[string]string{}, fates: map[Link]Fate{}, changed: make(chan struct{}), pipes: map[*pipe]bool{}}
+	for range n {
+		if err := p.open(); err != nil {
+			p.Close()
+			return nil, err
+		}
+	}
+	return p, nil
 }
 
-// Front opens a proxy before a member that listens at listenURL and gives the URL to advertise.
-func (p *Proxies) Front(name, listenURL string) (string, error) {
+func (p *Proxies) open() error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return "", fmt.Errorf("listen for %s: %w", name, err)
+		return fmt.Errorf("listen for members: %w", err)
 	}
+	p.listeners, p.spare = append(p.listeners, l), append(p.spare, l)
+	return nil
+}
+
+// Front puts a proxy before a member that listens at listenURL and gives the URL to advertise.
+func (p *Proxies) Front(name, listenURL string) (string, error) {
 	p.mu.Lock()
-	p.listeners = append(p.listeners, l)
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	if len(p.spare) == 0 {
+		if err := p.open(); err != nil {
+			return "", err
+		}
+	}
+	l := p.spare[0]
+	p.spare = p.spare[1:]
 	go p.serve(l, name, strings.TrimPrefix(listenURL, "http://"))
 	return "http://" + l.Addr().String(), nil
 }

@@ -21,6 +21,7 @@ import (
 )
 
 const (
+	members    = 3
 	clients    = 6
 	watchersIn = 6
 	settleMax  = 60 * time.Second
@@ -83,10 +84,13 @@ func (r *run) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(r.see
 func start(t *testing.T, seed uint64, binary string) *run {
 	t.Helper()
 	r := &run{t: t, seed: seed, work: &workload{latest: map[string]KV{}}}
-	proxies := NewProxies()
+	proxies, err := NewProxies(members)
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(proxies.Close)
 	cluster, err := process.Start(process.Options{
-		Binary: binary, Size: 3, Dir: t.TempDir(), Advertise: proxies.Front,
+		Binary: binary, Size: members, Dir: t.TempDir(), Advertise: proxies.Front,
 		Args: []string{"--heartbeat-interval", "50", "--election-timeout", "500", "--snapshot-count", "100", "--snapshot-catchup-entries", "50"},
 	})
 	if err != nil {
@@ -216,6 +220,7 @@ func (r *run) insist(c *client, member int, q Request) *Operation {
 			r.keepLogs()
 			r.t.Fatalf("the cluster is whole, but member %d does not answer: %s", member, o)
 		}
+		wait(context.Background(), 20*time.Millisecond)
 	}
 }
 

@@ -72,11 +72,37 @@ type Member struct {
 	readySeen bool          // guarded by mu
 }
 
+// startTries is how often a cluster is started: between finding a free port and using it, somebody else may take it.
+const startTries = 3
+
 // Start starts a new cluster and waits until all members serve.
 func Start(o Options) (*Cluster, error) {
+	for try := 1; ; try++ {
+		c, err := startOnce(o)
+		if err == nil || try == startTries || o.Prepare != nil || !strings.Contains(err.Error(), "address already in use") {
+			return c, err
+		}
+		for i := range o.Size {
+			if err := os.RemoveAll(filepath.Join(o.Dir, memberName(i)+dirSuffix)); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// memberName is the name of a cluster's i-th first member; its data directory has the suffix.
+func memberName(i int) string { return fmt.Sprintf("m%d", i+1) }
+
+const dirSuffix = ".etcd"
+
+func startOnce(o Options) (*Cluster, error) {
 	c := &Cluster{options: o}
+	ports, err := FreePorts(2 * o.Size) // all at once: no two members get the same
+	if err != nil {
+		return nil, err
+	}
 	for i := range o.Size {
-		m, err := c.newMember(fmt.Sprintf("m%d", i+1))
+		m, err := c.newMember(memberName(i), ports[2*i], ports[2*i+1])
 		if err != nil {
 			return nil, err
 		}
@@ -121,7 +147,11 @@ func (c *Cluster) InitialCluster() string {
 
 // Join prepares a member for a running cluster: add m.PeerURL to the cluster, then call m.Start.
 func (c *Cluster) Join(name string) (*Member, error) {
-	m, err := c.newMember(name)
+	ports, err := FreePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	m, err := c.newMember(name, ports[0], ports[1])
 	if err != nil {
 		return nil, err
 	}
@@ -130,17 +160,14 @@ func (c *Cluster) Join(name string) (*Member, error) {
 	return m, nil
 }
 
-func (c *Cluster) newMember(name string) (*Member, error) {
-	ports, err := FreePorts(2)
-	if err != nil {
-		return nil, err
-	}
+func (c *Cluster) newMember(name string, clientPort, peerPort int) (*Member, error) {
 	m := &Member{
-		Name: name, Dir: filepath.Join(c.options.Dir, name+".etcd"), binary: c.options.Binary,
-		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ListenPeer: fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
+		Name: name, Dir: filepath.Join(c.options.Dir, name+dirSuffix), binary: c.options.Binary,
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", clientPort), ListenPeer: fmt.Sprintf("http://127.0.0.1:%d", peerPort),
 	}
 	m.PeerURL = m.ListenPeer
 	if c.options.Advertise != nil {
+		var err error
 		if m.PeerURL, err = c.options.Advertise(name, m.ListenPeer); err != nil {
 			return nil, fmt.Errorf("advertise %s: %w", name, err)
 		}

@@ -68,7 +68,7 @@ type AuthStatus struct {
 }
 
 func loadAuth(store *mvcc.Store) (auth, error) {
-	a := auth{revision: firstAuthRevision, users: map[string]*user{}, roles: map[string]*authpb.Role{}}
+	a := auth{revision: firstAuthRevision}
 	err := store.Load(mvcc.BucketAuth, func(k, v []byte) error {
 		switch string(k) {
 		case authEnabledKey:
@@ -84,29 +84,43 @@ func loadAuth(store *mvcc.Store) (auth, error) {
 	if err != nil {
 		return a, fmt.Errorf("load auth: %w", err)
 	}
-	err = store.Load(mvcc.BucketAuthRoles, func(k, v []byte) error {
+	if a.roles, err = loadRoles(store); err != nil {
+		return a, err
+	}
+	a.users, err = loadUsers(store, a.roles)
+	return a, err
+}
+
+func loadRoles(store *mvcc.Store) (map[string]*authpb.Role, error) {
+	roles := map[string]*authpb.Role{}
+	err := store.Load(mvcc.BucketAuthRoles, func(k, v []byte) error {
 		role := &authpb.Role{}
 		if err := role.UnmarshalVT(v); err != nil {
 			return fmt.Errorf("role %q: %w", k, err)
 		}
-		a.roles[string(k)] = role
+		roles[string(k)] = role
 		return nil
 	})
 	if err != nil {
-		return a, fmt.Errorf("load roles: %w", err)
+		return nil, fmt.Errorf("load roles: %w", err)
 	}
-	err = store.Load(mvcc.BucketAuthUsers, func(k, v []byte) error {
+	return roles, nil
+}
+
+func loadUsers(store *mvcc.Store, roles map[string]*authpb.Role) (map[string]*user, error) {
+	users := map[string]*user{}
+	err := store.Load(mvcc.BucketAuthUsers, func(k, v []byte) error {
 		record := &authpb.User{}
 		if err := record.UnmarshalVT(v); err != nil {
 			return fmt.Errorf("user %q: %w", k, err)
 		}
-		a.users[string(k)] = newUser(record, a.roles)
+		users[string(k)] = newUser(record, roles)
 		return nil
 	})
 	if err != nil {
-		return a, fmt.Errorf("load users: %w", err)
+		return nil, fmt.Errorf("load users: %w", err)
 	}
-	return a, nil
+	return users, nil
 }
 
 // newUser works out what the roles of a user allow. Roles that do not exist

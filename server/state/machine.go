@@ -31,7 +31,9 @@ type Machine struct {
 
 	// mu guards the fields below: the applier writes them under the lock and
 	// reads them without; everybody else reads under the lock. It is the only
-	// lock of the package and is never held while a command is executed.
+	// lock of the package and is never held while a command is executed. The
+	// checks that ask the store for the keys of a lease take it before the
+	// store's own; the store calls leaseExists under that, which takes none.
 	mu      sync.RWMutex
 	leases  leases
 	alarms  alarms

@@ -68,14 +68,21 @@ func mergeRanges(rs []keyRange) rangeSet {
 	return set
 }
 
-// covers reports whether all of x lies in the set. As the ranges do not touch,
-// it must lie in the last one that begins at or before it.
-func (s rangeSet) covers(x keyRange) bool {
-	at, found := slices.BinarySearchFunc(s, x.from, func(r keyRange, key []byte) int { return bytes.Compare(r.from, key) })
+// allows reports whether the set has all keys of a range given as in requests.
+// As the ranges of the set do not touch, one of them must have it all: the last
+// that begins at or before it.
+func (s rangeSet) allows(key, end []byte) bool {
+	at, found := slices.BinarySearchFunc(s, key, func(r keyRange, key []byte) int { return bytes.Compare(r.from, key) })
 	if !found {
 		at--
 	}
-	return at >= 0 && s[at].covers(x)
+	if at < 0 {
+		return false
+	}
+	if len(end) == 0 { // one key, as in every put: spare the range's allocation
+		return s[at].end == nil || bytes.Compare(key, s[at].end) < 0
+	}
+	return s[at].covers(rangeOf(key, end))
 }
 
 // Caller is who asks, as the request's token or certificate says, and the auth
@@ -131,7 +138,7 @@ func (m *Machine) mayAccess(c Caller, a access, key, end []byte) error {
 	if a == toWrite {
 		set = u.write
 	}
-	if !u.root && !set.covers(rangeOf(key, end)) {
+	if !u.root && !set.allows(key, end) {
 		return ErrPermissionDenied
 	}
 	return nil

@@ -81,7 +81,7 @@ func TestMergedRangesAgreeWithModel(t *testing.T) {
 		if void {
 			want = modelGrants(role, from)
 		}
-		if got := u.read.covers(rangeOf([]byte(from), []byte(to))); got != want {
+		if got := u.read.allows([]byte(from), []byte(to)); got != want {
 			t.Fatalf("range %q to %q under %v: allowed %v, want %v", from, to, role.KeyPermission, got, want)
 		}
 		if want {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/url"
 	"os"
 	"os/signal"
@@ -26,12 +27,10 @@ func main() {
 func run(args []string) error {
 	cfg := embed.NewConfig()
 	flags := flag.NewFlagSet("etcdserver", flag.ContinueOnError)
+	flags.SetOutput(io.Discard) // the flags are etcd's; an error says enough
 	cfg.AddFlags(flags)
 	flags.StringVar(&cfg.ClusterState, "initial-cluster-state", cfg.ClusterState, "Initial cluster state (new or existing).")
 	if err := flags.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return nil
-		}
 		return err
 	}
 	if cfg.Dir == "" {

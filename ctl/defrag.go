@@ -1,0 +1,77 @@
+package ctl
+
+import (
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+func newDefrag(a *app) *cobra.Command {
+	var cluster bool
+	var dataDir string
+	c := &cobra.Command{
+		Use: "defrag", Short: "Defragments the storage of the etcd members with given endpoints",
+		Example: "  " + a.name + " defrag --cluster\n  " + a.name + " defrag --data-dir default.etcd   (member stopped)",
+		RunE: func(*cobra.Command, []string) error {
+			if dataDir != "" {
+				return a.defragFile(filepath.Join(dataDir, "member", "snap", "db"))
+			}
+			return a.long(func(c command) error { return c.defrag(cluster) })
+		},
+	}
+	c.Flags().BoolVar(&cluster, "cluster", false, "use all endpoints from the cluster member list")
+	c.Flags().StringVar(&dataDir, "data-dir", "", "defragment the database of a stopped member instead")
+	return c
+}
+
+// defrag goes one by one, as a member may answer slowly meanwhile.
+func (c command) defrag(cluster bool) error {
+	endpoints, err := c.chosen(cluster)
+	if err != nil {
+		return err
+	}
+	failures := 0
+	for _, ep := range endpoints {
+		ctx, cancel := c.after()
+		start := time.Now()
+		err := c.Defragment(ctx, ep)
+		cancel()
+		if took := time.Since(start); err != nil {
+			c.warnf("Failed to defragment etcd member[%s]. took %s. (%v)\n", ep, took, err)
+			failures++
+		} else {
+			c.printf("Finished defragmenting etcd member[%s]. took %s\n", ep, took)
+		}
+	}
+	if failures > 0 {
+		return &failure{code: exitError}
+	}
+	return nil
+}
+
+func (a *app) defragFile(path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	return defragmentFile(a.ctx, path)
+}
+
+// chosen are the given endpoints, or those that the members announce.
+func (c command) chosen(cluster bool) ([]string, error) {
+	if !cluster {
+		return c.Endpoints(), nil
+	}
+	ctx, cancel := c.after()
+	defer cancel()
+	r, err := c.Members(ctx, false)
+	if err != nil {
+		return nil, fail(exitError, "failed to fetch endpoints from etcd cluster member list: %w", err)
+	}
+	var all []string
+	for _, m := range r.Members {
+		all = append(all, m.ClientURLs...)
+	}
+	return all, nil
+}

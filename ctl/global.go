@@ -1,0 +1,270 @@
+package ctl
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/kvorum/kvorum/client"
+)
+
+// globalFlags are the flags that every command has.
+type globalFlags struct {
+	endpoints                     []string
+	writeOut                      string
+	hex, debug                    bool
+	commandTimeout, dialTimeout   time.Duration
+	keepaliveTime, keepaliveLimit time.Duration
+	cacert, cert, key             string
+	insecureTransport, skipVerify bool
+	user, password, token         string
+	srvDomain, srvName            string
+	insecureSRV                   bool
+	requestBytesMax, recvBytesMax int
+}
+
+func (g *globalFlags) register(f *pflag.FlagSet) {
+	f.StringSliceVar(&g.endpoints, "endpoints", []string{"127.0.0.1:2379"}, "gRPC endpoints")
+	f.StringVarP(&g.writeOut, "write-out", "w", "simple", "set the output format (fields, json, protobuf, simple, table)")
+	f.BoolVar(&g.hex, "hex", false, "print byte strings as hex encoded strings")
+	f.BoolVar(&g.debug, "debug", false, "enable client-side debug logging")
+	f.DurationVar(&g.commandTimeout, "command-timeout", 5*time.Second, "timeout for short running command (excluding dial timeout)")
+	f.DurationVar(&g.dialTimeout, "dial-timeout", 2*time.Second, "dial timeout for client connections")
+	f.DurationVar(&g.keepaliveTime, "keepalive-time", 2*time.Second, "keepalive time for client connections")
+	f.DurationVar(&g.keepaliveLimit, "keepalive-timeout", 6*time.Second, "keepalive timeout for client connections")
+	f.StringVar(&g.cacert, "cacert", "", "verify certificates of TLS-enabled secure servers using this CA bundle")
+	f.StringVar(&g.cert, "cert", "", "identify secure client using this TLS certificate file")
+	f.StringVar(&g.key, "key", "", "identify secure client using this TLS key file")
+	f.BoolVar(&g.insecureTransport, "insecure-transport", true, "disable transport security for client connections")
+	f.BoolVar(&g.skipVerify, "insecure-skip-tls-verify", false, "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)")
+	f.StringVar(&g.user, "user", "", "username[:password] for authentication (prompt if password is not supplied)")
+	f.StringVar(&g.password, "password", "", "password for authentication (if this option is used, --user option shouldn't include password)")
+	f.StringVar(&g.token, "auth-jwt-token", "", "JWT token used for authentication (if this option is used, --user and --password should not be set)")
+	f.StringVarP(&g.srvDomain, "discovery-srv", "d", "", "domain name to query for SRV records describing cluster endpoints")
+	f.StringVar(&g.srvName, "discovery-srv-name", "", "service name to query when using DNS discovery")
+	f.BoolVar(&g.insecureSRV, "insecure-discovery", true, "accept insecure SRV records describing cluster endpoints")
+	f.IntVar(&g.requestBytesMax, "max-request-bytes", 0, "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * 1024).)")
+	f.IntVar(&g.recvBytesMax, "max-recv-bytes", 0, "client-side response receive limit in bytes (if 0, it defaults to \"math.MaxInt32\")")
+}
+
+const envPrefix = "ETCDCTL_"
+
+func envName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// readEnv takes the global flags that are set by environment variables, once.
+// A variable beside its flag is an error, an unknown one is told.
+func (a *app) readEnv() error {
+	if a.envRead {
+		return nil
+	}
+	a.envRead = true
+	flags := a.root.PersistentFlags()
+	known := map[string]bool{"ETCDCTL_WATCH_KEY": true, "ETCDCTL_WATCH_RANGE_END": true}
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		name := envName(f.Name)
+		known[name] = true
+		value := a.getenv(name)
+		switch {
+		case value == "" || err != nil:
+		case f.Changed:
+			a.logLine("fatal", "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment variable or disable flag))", "environment-variable", name)
+			err = &failure{code: exitError}
+		default:
+			if bad := flags.Set(f.Name, value); bad != nil {
+				err = fail(exitArgs, "invalid value %q for %s: %w", value, name, bad)
+			}
+		}
+	})
+	for _, pair := range a.Env {
+		name, _, _ := strings.Cut(pair, "=")
+		if err == nil && strings.HasPrefix(name, envPrefix) && !known[name] {
+			a.logLine("warn", "unrecognized environment variable", "environment-variable", pair)
+		}
+	}
+	if err == nil && a.global.debug {
+		flags.VisitAll(func(f *pflag.Flag) {
+			if f.Name == "password" && f.Value.String() != "" {
+				a.warnf("%s=(hidden)\n", envName(f.Name))
+				return
+			}
+			a.warnf("%s=%s\n", envName(f.Name), f.Value)
+		})
+	}
+	return err
+}
+
+func (a *app) getenv(name string) string {
+	for _, pair := range slices.Backward(a.Env) {
+		if n, v, _ := strings.Cut(pair, "="); n == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// logLine logs with a level that slog does not have.
+func (a *app) logLine(level, text, key, value string) {
+	a.warnf("{\"level\":%q,\"ts\":%q,\"msg\":%q,%q:%q}\n", level, time.Now().UTC().Format("2006-01-02T15:04:05.999999Z0700"), text, key, value)
+}
+
+// connect makes the client that the global flags describe.
+func (a *app) connect() (*client.Client, error) {
+	if err := a.readEnv(); err != nil {
+		return nil, err
+	}
+	g := &a.global
+	secure, err := a.tlsConfig()
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := a.endpoints()
+	if err != nil {
+		return nil, err
+	}
+	user, password, err := a.credentials()
+	if err != nil {
+		return nil, err
+	}
+	c, err := client.New(client.Config{
+		Endpoints: endpoints, TLS: secure, User: user, Password: password, Token: g.token,
+		DialTimeout: g.dialTimeout, KeepAliveTime: g.keepaliveTime, KeepAliveTimeout: g.keepaliveLimit,
+		SendBytesMax: g.requestBytesMax, RecvBytesMax: g.recvBytesMax, Log: a.log,
+	})
+	if err != nil {
+		return nil, &failure{exitConnection, err}
+	}
+	return c, nil
+}
+
+func (a *app) tlsConfig() (*tls.Config, error) {
+	g, flags := &a.global, a.root.PersistentFlags()
+	for _, name := range []string{"cacert", "cert", "key"} {
+		if f := flags.Lookup(name); f.Changed && f.Value.String() == "" {
+			return nil, badArgs("empty string is passed to --%s option", name)
+		}
+	}
+	if (g.cert == "") != (g.key == "") {
+		return nil, badArgs("KeyFile and CertFile must both be present[key: %s, cert: %s]", g.key, g.cert)
+	}
+	if g.cert == "" && g.cacert == "" && !g.skipVerify && g.insecureTransport {
+		return nil, nil
+	}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: g.skipVerify} //nolint:gosec // asked for
+	if g.cert != "" {
+		pair, err := tls.LoadX509KeyPair(g.cert, g.key)
+		if err != nil {
+			return nil, badArgs("%w", err)
+		}
+		c.Certificates = []tls.Certificate{pair}
+	}
+	if g.cacert != "" {
+		pem, err := os.ReadFile(g.cacert)
+		if err != nil {
+			return nil, badArgs("%w", err)
+		}
+		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, badArgs("%s holds no certificate", g.cacert)
+		}
+	}
+	return c, nil
+}
+
+// endpoints are those of the flag, or of the DNS when asked for.
+func (a *app) endpoints() ([]string, error) {
+	g := &a.global
+	if g.srvDomain == "" {
+		if len(g.endpoints) == 0 {
+			return nil, badArgs("no endpoint given: use --endpoints=host:port")
+		}
+		return g.endpoints, nil
+	}
+	var found []string
+	for _, kind := range []struct{ service, scheme string }{{"etcd-client-ssl", "https"}, {"etcd-client", "http"}} {
+		service := kind.service
+		if g.srvName != "" {
+			service += "-" + g.srvName
+		}
+		if kind.scheme == "http" && !g.insecureSRV {
+			continue
+		}
+		_, records, err := net.DefaultResolver.LookupSRV(a.ctx, service, "tcp", g.srvDomain)
+		if err != nil && len(found) == 0 && kind.scheme == "http" {
+			return nil, fail(exitArgs, "look up endpoints of %s: %w", g.srvDomain, err)
+		}
+		for _, r := range records {
+			found = append(found, fmt.Sprintf("%s://%s:%d", kind.scheme, strings.TrimSuffix(r.Target, "."), r.Port))
+		}
+	}
+	if len(found) == 0 {
+		return nil, badArgs("the DNS has no endpoints for %s", g.srvDomain)
+	}
+	return found, nil
+}
+
+func (a *app) credentials() (user, password string, err error) {
+	g := &a.global
+	switch {
+	case g.token != "" && g.user != "":
+		return "", "", badArgs("--auth-jwt-token cannot be used together with --user")
+	case g.user == "":
+		return "", "", nil
+	case g.password != "":
+		return g.user, g.password, nil
+	}
+	user, password, found := strings.Cut(g.user, ":")
+	if !found {
+		password, err = a.askPassword("Password: ")
+	}
+	return user, password, err
+}
+
+// askPassword reads a password from the terminal without showing it.
+func (a *app) askPassword(prompt string) (string, error) {
+	f, ok := a.Stdin.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor
+		return "", badArgs("no terminal to ask for the password: use --password or --user name:password")
+	}
+	a.warnf("%s", prompt)
+	b, err := term.ReadPassword(int(f.Fd())) //nolint:gosec // a file descriptor
+	a.warnf("\n")
+	if err != nil {
+		return "", fail(exitArgs, "read password: %w", err)
+	}
+	return string(b), nil
+}
+
+// readLine reads one line of standard input, for --interactive=false.
+func (a *app) readLine() (string, error) {
+	line, err := bufio.NewReader(a.Stdin).ReadString('\n')
+	if line == "" && err != nil {
+		return "", badArgs("no line on standard input")
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// newOptions is the command that lists the global flags.
+func newOptions(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "options", Short: "Show the global command-line flags", Args: cobra.ArbitraryArgs,
+		RunE: func(*cobra.Command, []string) error {
+			a.printf("The following options can be passed to any command:\n\n%s", a.root.PersistentFlags().FlagUsages())
+			return nil
+		},
+	}
+}
+
+var errInterrupted = errors.New("interrupted")

@@ -1,0 +1,121 @@
+package ctl
+
+import (
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/kvorum/kvorum/ctl/bench"
+)
+
+// newRoot is the tool with all its commands.
+func newRoot(a *app) *cobra.Command {
+	root := &cobra.Command{
+		Use: a.name, Short: "A simple command line client for Kvorum and etcd.",
+		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	a.global.register(root.PersistentFlags())
+	root.PersistentFlags().SortFlags = true
+	root.SetOut(a.Stdout)
+	root.SetErr(a.Stderr)
+	root.SetIn(a.Stdin)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err} })
+	root.SetUsageFunc(usage(a))
+	for _, g := range []struct {
+		id, title string
+		commands  []*cobra.Command
+	}{
+		{"kv", "Key-value commands", []*cobra.Command{
+			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
+		}},
+		{"cluster", "Cluster maintenance commands", []*cobra.Command{
+			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMoveLeader(a), newSnapshot(a),
+		}},
+		{"concurrency", "Concurrency commands", []*cobra.Command{newElect(a), newLock(a)}},
+		{"auth", "Authentication commands", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
+		{"utility", "Utility commands", []*cobra.Command{bench.Command(), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.commands {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommandGroupID("utility")
+	return root
+}
+
+// usage shows the flags of a command without the global ones, which have a
+// command of their own.
+func usage(a *app) func(*cobra.Command) error {
+	return func(c *cobra.Command) error {
+		out := c.OutOrStdout()
+		w := func(s string) { _, _ = out.Write([]byte(s)) }
+		w("Usage:\n")
+		if c.HasAvailableSubCommands() {
+			w("  " + c.CommandPath() + " [command]\n")
+		} else {
+			w("  " + c.UseLine() + "\n")
+		}
+		if c.HasExample() {
+			w("\nExamples:\n" + c.Example + "\n")
+		}
+		if c.HasAvailableSubCommands() {
+			usageCommands(c, w)
+		}
+		local := localFlags(c)
+		if c.HasParent() && local.HasAvailableFlags() {
+			w("\nFlags:\n" + local.FlagUsages())
+		}
+		if c.HasAvailableSubCommands() {
+			w("\nUse \"" + c.CommandPath() + " [command] --help\" for more information about a command.\n")
+		}
+		w("Use \"" + a.name + " options\" for a list of global command-line options (applies to all commands).\n")
+		return nil
+	}
+}
+
+func localFlags(c *cobra.Command) *pflag.FlagSet {
+	own := pflag.NewFlagSet(c.Name(), pflag.ContinueOnError)
+	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		if c.Root().PersistentFlags().Lookup(f.Name) == nil {
+			own.AddFlag(f)
+		}
+	})
+	return own
+}
+
+func usageCommands(c *cobra.Command, w func(string)) {
+	list := func(title, group string) {
+		w("\n" + title + "\n")
+		for _, s := range c.Commands() {
+			if s.GroupID == group && (s.IsAvailableCommand() || s.Name() == "help") {
+				w("  " + pad(s.Name(), s.NamePadding()) + " " + s.Short + "\n")
+			}
+		}
+	}
+	if len(c.Groups()) == 0 {
+		list("Available Commands:", "")
+	}
+	for _, g := range c.Groups() {
+		list(g.Title, g.ID)
+	}
+}
+
+func pad(s string, width int) string {
+	for len(s) < width {
+		s += " "
+	}
+	return s
+}
+
+// group is a command that only has commands below it.
+func group(use, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use + " <subcommand>", Short: short, Args: cobra.ArbitraryArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(children...)
+	return c
+}

@@ -1,0 +1,247 @@
+package ctl
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"github.com/kvorum/kvorum/client"
+)
+
+func newSnapshot(a *app) *cobra.Command {
+	g := group("snapshot", "Manages etcd node snapshots", newSnapshotRestore(a), newSnapshotSave(a), newSnapshotStatus(a))
+	g.Example = "  " + a.name + " snapshot save --endpoints=127.0.0.1:2379 /backup/snapshot.db\n" +
+		"  " + a.name + " snapshot status /backup/snapshot.db -w table\n" +
+		"  " + a.name + " snapshot restore /backup/snapshot.db --data-dir new.etcd"
+	return g
+}
+
+func newSnapshotSave(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "save <filename>", Short: "Stores an etcd node backend snapshot to a given file",
+		Example: "  " + a.name + " snapshot save /backup/snapshot.db",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return badArgs("snapshot save expects one argument <filename>")
+			}
+			return a.long(func(c command) error {
+				if n := c.Endpoints(); len(n) != 1 {
+					return fail(exitInterrupted, "snapshot must be requested to one selected node, not multiple %v", n)
+				}
+				version, err := c.save(args[0])
+				if err != nil {
+					return &failure{exitInterrupted, err}
+				}
+				c.printf("Snapshot saved at %s\n", args[0])
+				if version != "" {
+					c.printf("Server version %s\n", version)
+				}
+				return nil
+			})
+		},
+	}
+}
+
+// save fetches a snapshot into path.part and renames it when it is whole, has
+// the right hash, and is on the disk.
+func (c command) save(path string) (version string, err error) {
+	start, part := time.Now(), path+".part"
+	opening, cancel := context.WithTimeout(c.ctx, max(c.global.dialTimeout, c.global.commandTimeout))
+	defer cancel()
+	if _, err := c.Client.Status(opening, c.Endpoints()[0]); err != nil && !errors.Is(err, client.ErrLearner) {
+		return "", err
+	}
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600) //nolint:gosec // the file of the user
+	if err != nil {
+		return "", fmt.Errorf("could not open %s (%w)", part, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(part))
+		}
+	}()
+	c.log.Info("created temporary db file", "path", part)
+	s, err := c.Snapshot(c.ctx)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = s.Close() }()
+	c.log.Info("fetching snapshot", "endpoint", c.Endpoints()[0])
+	bar := c.progress("snapshot", s.SizeBytes)
+	n, err := io.Copy(io.MultiWriter(f, bar), s)
+	bar.done()
+	if err != nil {
+		return "", fmt.Errorf("fetch snapshot: %w", err)
+	}
+	if err := f.Sync(); err != nil {
+		return "", fmt.Errorf("sync %s: %w", part, err)
+	}
+	if err := f.Close(); err != nil {
+		return "", err
+	}
+	c.log.Info("fetched snapshot", "endpoint", c.Endpoints()[0], "size", humanize.Bytes(uint64(n)), //nolint:gosec // a size
+		"took", time.Since(start).String(), "etcd-version", s.Version)
+	if err := os.Rename(part, path); err != nil {
+		return "", err
+	}
+	c.log.Info("saved", "path", path)
+	return s.Version, syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	d, err := os.Open(path) //nolint:gosec // the directory of the user's file
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+func newSnapshotStatus(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "status <filename>", Short: "Gets backend snapshot status of a given file",
+		Example: "  " + a.name + " snapshot status /backup/snapshot.db -w table",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return badArgs("snapshot status requires exactly one argument")
+			}
+			p, err := a.printer()
+			if err != nil {
+				return err
+			}
+			s, err := fileStatus(args[0])
+			if err != nil {
+				return err
+			}
+			return shown(p.FileStatus(s))
+		},
+	}
+}
+
+// RestoreOptions says how to make a data directory out of a snapshot.
+type RestoreOptions struct {
+	SnapshotPath      string
+	DataDir, WALDir   string // WALDir "" = inside DataDir
+	Name              string
+	InitialCluster    map[string][]string // peer URLs by member name
+	ClusterToken      string
+	AdvertisePeerURLs []string
+	SkipHashCheck     bool
+	BumpRevision      uint64
+	MarkCompacted     bool
+}
+
+type restoreFlags struct {
+	dataDir, walDir, name, cluster, token, peers string
+	skipHash, markCompacted                      bool
+	bump, memoryMap                              uint64
+}
+
+func newSnapshotRestore(a *app) *cobra.Command {
+	var f restoreFlags
+	c := &cobra.Command{
+		Use: "restore <filename> --data-dir {output dir} [options]", Short: "Restores an etcd member snapshot to an etcd directory",
+		Example: "  " + a.name + " snapshot restore snap.db --name m1 --data-dir m1.etcd \\\n" +
+			"    --initial-cluster m1=http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return badArgs("snapshot restore requires exactly one argument")
+			}
+			o, err := f.options(args[0])
+			if err != nil {
+				return err
+			}
+			if !o.SkipHashCheck {
+				if err := checkHash(o.SnapshotPath, a.progress); err != nil {
+					return err
+				}
+			}
+			if a.Restore == nil {
+				return errors.New("this program was built without the server, which snapshot restore needs")
+			}
+			return a.Restore(a.ctx, o)
+		},
+	}
+	s := c.Flags()
+	s.StringVar(&f.dataDir, "data-dir", "", "Path to the output data directory")
+	s.StringVar(&f.walDir, "wal-dir", "", "Path to the WAL directory (use --data-dir if none given)")
+	s.StringVar(&f.cluster, "initial-cluster", "default=http://localhost:2380", "Initial cluster configuration for restore bootstrap")
+	s.StringVar(&f.token, "initial-cluster-token", "etcd-cluster", "Initial cluster token for the etcd cluster during restore bootstrap")
+	s.StringVar(&f.peers, "initial-advertise-peer-urls", "http://localhost:2380", "List of this member's peer URLs to advertise to the rest of the cluster")
+	s.StringVar(&f.name, "name", "default", "Human-readable name for this member")
+	s.BoolVar(&f.skipHash, "skip-hash-check", false, "Ignore snapshot integrity hash value (required if copied from data directory)")
+	s.Uint64Var(&f.bump, "bump-revision", 0, "How much to increase the latest revision after restore")
+	s.BoolVar(&f.markCompacted, "mark-compacted", false, "Mark the latest revision after restore as the point of scheduled compaction (required if --bump-revision > 0, disallowed otherwise)")
+	s.Uint64Var(&f.memoryMap, "initial-memory-map-size", 10737418240, "Accepted and not needed: the memory map grows as it has to")
+	return c
+}
+
+func (f *restoreFlags) options(path string) (RestoreOptions, error) {
+	o := RestoreOptions{
+		SnapshotPath: path, DataDir: f.dataDir, WALDir: f.walDir, Name: f.name, ClusterToken: f.token,
+		AdvertisePeerURLs: strings.Split(f.peers, ","), SkipHashCheck: f.skipHash,
+		BumpRevision: f.bump, MarkCompacted: f.markCompacted, InitialCluster: map[string][]string{},
+	}
+	if o.DataDir == "" {
+		o.DataDir = f.name + ".etcd"
+	}
+	if (f.bump > 0) != f.markCompacted {
+		if f.bump > 0 {
+			return o, badArgs("--mark-compacted required if --revision-bump > 0")
+		}
+		return o, badArgs("--mark-compacted cannot be used without --bump-revision")
+	}
+	for _, part := range strings.Split(f.cluster, ",") {
+		name, url, found := strings.Cut(strings.TrimSpace(part), "=")
+		if !found || name == "" {
+			return o, badArgs("--initial-cluster: %q is not name=url", part)
+		}
+		o.InitialCluster[name] = append(o.InitialCluster[name], url)
+	}
+	if err := errors.Join(checkURLs(o.AdvertisePeerURLs)); err != nil {
+		return o, &failure{exitArgs, err}
+	}
+	if len(o.InitialCluster[f.name]) == 0 {
+		return o, badArgs("couldn't find local name %q in the initial cluster configuration", f.name)
+	}
+	return o, nil
+}
+
+// checkHash compares the SHA-256 at the end of a snapshot file.
+func checkHash(path string, progress func(string, int64) *bar) error {
+	f, err := os.Open(path) //nolint:gosec // the file of the user
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size()%512 != sha256.Size {
+		return errors.New("snapshot missing hash but --skip-hash-check=false")
+	}
+	sum, size := sha256.New(), info.Size()-sha256.Size
+	b := progress("checking", size)
+	_, err = io.CopyN(io.MultiWriter(sum, b), f, size)
+	b.done()
+	if err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	want := make([]byte, sha256.Size)
+	if _, err := io.ReadFull(f, want); err != nil {
+		return fmt.Errorf("read %s: %w", path, err)
+	}
+	if got := sum.Sum(nil); string(got) != string(want) {
+		return fmt.Errorf("expected sha256 %v, got %v", want, got)
+	}
+	return nil
+}
