@@ -105,6 +105,7 @@ func (m *member) create(start raft.State) error {
 			return err
 		}
 	}
+	log.SetSegmentSize(1) // the first segment has room for millions of entries: leave it
 	return errors.Join(log.Sync(), log.Close())
 }
 

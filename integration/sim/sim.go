@@ -85,7 +85,7 @@ func New(seed uint64, dir string) (*Sim, error) {
 	s.faults = pick(s.rng, 0.1, 0.3, 1)
 	s.preVote = s.chance(0.75)
 	s.keep = pick(s.rng, 1, 2, 5)
-	s.steps = pick(s.rng, 2000, 5000, 8000)
+	s.steps = pick(s.rng, 4000, 10000, 20000)
 	var err error
 	if s.truth, err = newTruth(filepath.Join(dir, "truth")); err != nil {
 		return nil, err
@@ -104,7 +104,11 @@ func (s *Sim) Close() {
 }
 
 // Counts is what was exercised so far.
-func (s *Sim) Counts() Counts { return s.counts }
+func (s *Sim) Counts() Counts {
+	c := s.counts
+	c.Committed = len(s.truth.entries)
+	return c
+}
 
 // Trace is a hash of everything that has happened.
 func (s *Sim) Trace() uint64 { return s.trace.Sum64() }
@@ -223,9 +227,9 @@ func (s *Sim) step() error {
 func (m *member) happen(p float64) error {
 	s := m.sim
 	switch {
-	case p < 0.05:
+	case p < 0.07:
 		m.node.Tick()
-	case p < 0.46:
+	case p < 0.47:
 		return s.net.deliver()
 	case p < 0.61:
 		return m.write()
@@ -255,7 +259,7 @@ func (m *member) happen(p float64) error {
 		m.node.TransferLeader(raft.MemberID(1 + s.rng.IntN(len(s.members))))
 	case p < 0.988:
 		return m.defragment()
-	case p < 0.989+0.005*s.faults:
+	case p < 0.9885+0.0025*s.faults:
 		return s.disaster(m)
 	}
 	return nil
