@@ -180,7 +180,7 @@ func (m *member) boot() error {
 	m.bootApplied = m.store.Applied().Index
 	m.snapshotIndex = at.Index
 	m.node, err = raft.NewStepper(raft.Config{
-		ID: m.id, ElectionTicks: electionTicks, HeartbeatTicks: 1, PreVote: m.sim.preVote, Start: start,
+		ID: m.id, ElectionTicks: m.sim.election, HeartbeatTicks: 1, PreVote: m.sim.preVote, Start: start,
 		Log: &m.disk, Transport: m, Snapshots: m, Rand: m.sim.src,
 		CatchUpEntries: catchUpEntries, LogBytesMax: 1 << 20, ApplyBytesMax: 1 << 12, UncommittedBytesMax: 1 << 16,
 	})
@@ -293,8 +293,12 @@ func (m *member) stopRemoved() {
 }
 
 func (m *member) write() error {
-	if m.slow && !m.sim.chance(0.1) {
+	s := m.sim
+	if m.slow && !s.chance(0.1) {
 		return nil
+	}
+	if !s.calm && m.node.Unwritten() > 0 && s.chance(0.02*s.faults) {
+		m.fs.StopAt(1 + s.rng.IntN(4)) // where a crash tells most
 	}
 	return m.dead(m.node.Write())
 }

@@ -52,10 +52,11 @@ type Sim struct {
 	net     network
 	calm    bool // no faults any more
 
-	faults  float64 // how often things break; 1 is very often
-	preVote bool
-	keep    int // files of a kind that a purge leaves
-	steps   int
+	faults   float64 // how often things break; 1 is very often
+	preVote  bool
+	election int // ticks of an election timeout
+	keep     int // files of a kind that a purge leaves
+	steps    int
 
 	serial  uint64 // last request id
 	leaders map[raft.Term]raft.MemberID
@@ -68,7 +69,6 @@ const (
 	snapshotCount  = 20 // entries between two raft snapshots
 	catchUpEntries = 10 // so that members that lag need snapshots
 	membersMax     = 6  // at a time
-	electionTicks  = 10
 )
 
 // New makes the cluster of a seed. Its databases live below dir.
@@ -83,7 +83,8 @@ func New(seed uint64, dir string) (*Sim, error) {
 	}
 	s.net = network{sim: s, cut: map[[2]raft.MemberID]bool{}}
 	s.faults = pick(s.rng, 0.1, 0.3, 1)
-	s.preVote = s.chance(0.75)
+	s.preVote = s.chance(0.5)
+	s.election = pick(s.rng, 3, 5, 10)
 	s.keep = pick(s.rng, 1, 2, 5)
 	s.steps = pick(s.rng, 4000, 10000, 20000)
 	var err error
@@ -96,7 +97,7 @@ func New(seed uint64, dir string) (*Sim, error) {
 // Close gives back files; the databases stay for their directory's owner.
 func (s *Sim) Close() {
 	for _, m := range s.members {
-		if m.run != nil {
+		if m.run != nil && m.store != nil {
 			_ = m.store.Close()
 		}
 	}
@@ -293,7 +294,7 @@ func (s *Sim) disaster(m *member) error {
 func (s *Sim) describe() (out string) {
 	out = fmt.Sprintf("committed %d, floor %d, faults %v, keep %d\n", len(s.truth.entries), s.floor, s.faults, s.keep)
 	for _, m := range s.members {
-		if m.run == nil {
+		if m.run == nil || m.node == nil {
 			out += fmt.Sprintf("member %d: down, started %v, removed %v\n", m.id, m.fs != nil, m.removed)
 			continue
 		}

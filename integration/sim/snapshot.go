@@ -16,6 +16,9 @@ type takenSnapshot struct{ meta raft.SnapshotMeta }
 
 // offerSnapshot asks for a raft snapshot when enough was applied.
 func (m *member) offerSnapshot(last raft.Entry) {
+	if m.store.Applied().Index > uint64(last.Index) {
+		return // the membership in the state is that of a later position
+	}
 	if uint64(last.Index)-m.snapshotIndex <= snapshotCount || m.taken != nil {
 		return
 	}
