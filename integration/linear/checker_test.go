@@ -116,6 +116,22 @@ func TestRightHistoryPasses(t *testing.T) {
 	}
 }
 
+// The revision of a revoke that found nothing is that of the request before it, which may have deleted the lease's key.
+func TestRevokeAfterDeletionPasses(t *testing.T) {
+	s := rightHistory()
+	leased := kv("v9", 7, 7, 1)
+	leased.Lease = 5
+	s.h.Leases = append(s.h.Leases, Lease{ID: 5, Call: 1, TTL: time.Second})
+	s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Value: "v9", Lease: 5}}}, Answer: Answer{Revision: 7, Succeeded: true, Prev: []KV{absent}}})
+	s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Delete: true}}}, Answer: Answer{Revision: 8, Succeeded: true, Prev: []KV{leased}}})
+	s.add(Operation{Request: Request{Revoke: 5}, Answer: Answer{Revision: 8, Succeeded: true}})
+	s.h.Sessions[0].Notices[len(s.h.Sessions[0].Notices)-1].At = s.clock + 2
+	s.h.Sessions[0].hear(wrote("c", leased), deleted("c", 8))
+	if bad := s.verdicts(); bad != "" {
+		t.Error(bad)
+	}
+}
+
 // A checker that accepts everything proves nothing: each of these histories has one thing wrong, and the check named must
 // find it.
 func TestWrongHistoriesAreRejected(t *testing.T) {

@@ -77,7 +77,8 @@ func (c *orderCheck) attribute() {
 				writer[w.Value] = o
 			}
 		}
-		if o.writes() && c.changed(o) {
+		// A revoke that found no keys any more is told the revision of, perhaps, the very request that deleted them.
+		if o.writes() && c.changed(o) && (o.Request.Revoke == 0 || done[o.Answer.Revision] == nil) {
 			done[o.Answer.Revision] = o
 		}
 	}

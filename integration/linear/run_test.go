@@ -91,7 +91,7 @@ func start(t *testing.T, seed uint64, binary string) *run {
 	t.Cleanup(proxies.Close)
 	cluster, err := process.Start(process.Options{
 		Binary: binary, Size: members, Dir: t.TempDir(), Advertise: proxies.Front,
-		Args: []string{"--heartbeat-interval", "50", "--election-timeout", "500", "--snapshot-count", "100", "--snapshot-catchup-entries", "50"},
+		Args: r.flags(),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -105,6 +105,20 @@ func start(t *testing.T, seed uint64, binary string) *run {
 	r.work.recorder = NewRecorder()
 	r.addWatchers()
 	return r
+}
+
+// flags are drawn: small limits let snapshots, flushes and slices of compactions happen all the time.
+func (r *run) flags() []string {
+	random := r.rand(4)
+	pick := func(values ...string) string { return values[random.IntN(len(values))] }
+	args := []string{
+		"--heartbeat-interval", "50", "--election-timeout", "500",
+		"--snapshot-count", pick("10", "100", "1000"), "--snapshot-catchup-entries", pick("5", "50"),
+		"--backend-batch-interval", pick("5ms", "100ms", "1s"), "--backend-batch-limit", pick("10", "10000"),
+		"--pre-vote=" + pick("true", "true", "false"),
+	}
+	r.t.Logf("flags %v", args)
+	return args
 }
 
 // connect dials a member and learns its ID.

@@ -48,8 +48,11 @@ func (w *watcher) session(parent context.Context, member int) {
 	defer cancel()
 	s := w.spec
 	s.Watcher, s.Member, s.From = w.id, member, w.next
-	if w.wander {
+	switch {
+	case w.wander:
 		s.Key, s.From = w.anyKey()
+	case w.id > 0 && w.random.IntN(2) == 0:
+		s.From = max(1, w.next-w.random.Int64N(100)) // hears some of it again, as history
 	}
 	stream, err := pb.NewWatchClient(w.endpoints[member].conn).Watch(ctx)
 	if err != nil {
@@ -61,7 +64,7 @@ func (w *watcher) session(parent context.Context, member int) {
 	defer w.recorder.AddSession(&s)
 	silence := time.AfterFunc(silenceMax, cancel)
 	defer silence.Stop()
-	for left := 20 + w.random.IntN(400); left > 0 && !w.done(); left-- {
+	for left := 5 + w.random.IntN(150); left > 0 && !w.done(); left-- {
 		a, err := stream.Recv()
 		if err != nil {
 			return
@@ -79,7 +82,7 @@ func (w *watcher) session(parent context.Context, member int) {
 // anyKey draws one of the keys seen lately, and a revision of the recent past.
 func (w *watcher) anyKey() (key string, from int64) {
 	_, newest := w.last("")
-	return keyAt(w.recorder.Now(), w.random.IntN(keysAtOnce)), max(1, newest-w.random.Int64N(300))
+	return keyAt(w.recorder.Now(), w.random.IntN(keysAtOnce)), max(1, newest-w.random.Int64N(120))
 }
 
 func (w *watcher) askProgress(stream grpc.BidiStreamingClient[pb.WatchRequest, pb.WatchResponse]) {
@@ -100,7 +103,7 @@ func (w *watcher) take(s *Session, a *pb.WatchResponse) bool {
 	n := Notice{At: w.recorder.Now(), Revision: a.Header.GetRevision(), Progress: len(a.Events) == 0}
 	for _, e := range a.Events {
 		n.Events = append(n.Events, eventOf(e))
-		w.next = e.Kv.ModRevision + 1
+		w.next = max(w.next, e.Kv.ModRevision+1)
 	}
 	if n.Progress {
 		// Whoever goes on from here relies on the promise.
