@@ -94,7 +94,7 @@ func (m *member) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, e
 	}
 	m.confIndex = at.Index
 	r := m.machine.ApplyConfChange(at, stateChange(cc))
-	if r.Err != nil || r.Skipped && at.Index <= m.bootApplied {
+	if refused := r.Err != nil; refused || r.Skipped && at.Index <= m.bootApplied {
 		m.node.ApplyConfChange(nil)
 		return r, nil
 	}

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,6 +26,7 @@ type member struct {
 	disk    tracked   // what is known of the log on disk
 	removed bool      // out of the cluster, for good
 	slow    bool      // the disk hardly works at the moment
+	haste   float64   // how soon it starts again: chance per step
 	*run              // nil: down
 }
 
@@ -265,6 +267,7 @@ func (m *member) crash(power bool) error {
 	}
 	store := m.store
 	m.run = nil
+	m.haste = pick(s.rng, 0.02, 0.1, 1)
 	if store == nil {
 		return nil
 	}
@@ -318,7 +321,7 @@ func (m *member) compact() error {
 
 func (m *member) defragment() error {
 	m.sim.counts.Defrags++
-	return m.store.Defragment(m.sim.ctx())
+	return m.store.Defragment(context.Background())
 }
 
 // act hands out the work of the core and checks what must hold afterwards.

@@ -19,6 +19,9 @@ type network struct {
 	sim *Sim
 	out []envelope
 	cut map[[2]raft.MemberID]bool // from, to: the link is down
+
+	late float64 // share of messages that others overtake
+	idle float64 // chance that nothing arrives
 }
 
 // envelope is a message as bytes on a wire.
@@ -48,16 +51,31 @@ func (n *network) post(m *member, msg *raft.Message, body []byte) {
 		e.sender = m.run
 	}
 	n.out = append(n.out, e)
+	if len(n.out) > inFlightMax { // somewhere a queue is full
+		n.drop(n.sim.rng.IntN(len(n.out)))
+	}
+}
+
+// inFlightMax is how many messages may be under way.
+const inFlightMax = 300
+
+// drop loses a message; the sender of a snapshot does not wait for it.
+func (n *network) drop(i int) {
+	e := n.out[i]
+	n.out = slices.Delete(n.out, i, i+1)
+	if from := n.sim.members[e.from-1]; e.sender != nil && from.run == e.sender {
+		from.node.ReportSnapshot(e.to, false)
+	}
 }
 
 // deliver takes any message from the wire: late, twice, or never.
 func (n *network) deliver() error {
 	s := n.sim
-	if len(n.out) == 0 {
+	if len(n.out) == 0 || s.chance(n.idle) {
 		return nil
 	}
 	i := 0
-	if s.chance(0.3) {
+	if s.chance(n.late) {
 		i = s.rng.IntN(len(n.out))
 	}
 	e := n.out[i]

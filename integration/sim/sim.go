@@ -54,8 +54,9 @@ type Sim struct {
 
 	faults   float64 // how often things break; 1 is very often
 	preVote  bool
-	election int // ticks of an election timeout
-	keep     int // files of a kind that a purge leaves
+	election int  // ticks of an election timeout
+	storm    bool // clocks run fast at the moment
+	keep     int  // files of a kind that a purge leaves
 	steps    int
 
 	serial  uint64 // last request id
@@ -152,7 +153,7 @@ func (s *Sim) bootstrap(size int) error {
 }
 
 func (s *Sim) newMember() *member {
-	m := &member{sim: s, id: raft.MemberID(len(s.members) + 1)}
+	m := &member{sim: s, id: raft.MemberID(len(s.members) + 1), haste: 0.05}
 	s.members = append(s.members, m)
 	return m
 }
@@ -186,6 +187,9 @@ func (s *Sim) Run() (err error) {
 // weather draws which links are down and whose disk is slow for a while.
 func (s *Sim) weather() {
 	clear(s.net.cut)
+	s.net.late = pick(s.rng, 0.05, 0.3, 0.8)
+	s.net.idle = pick(s.rng, 0, 0, 0.5)
+	s.storm = s.chance(0.2 * s.faults)
 	for _, m := range s.members {
 		m.slow = s.chance(0.2 * s.faults)
 	}
@@ -207,7 +211,7 @@ func (s *Sim) step() error {
 	p := s.rng.Float64()
 	s.note(uint64(m.id), uint64(p*1e9))
 	if m.run == nil {
-		if !m.removed && s.chance(0.05) {
+		if !m.removed && s.chance(m.haste) {
 			return m.comeUp()
 		}
 		return s.net.deliver()
@@ -228,7 +232,7 @@ func (s *Sim) step() error {
 func (m *member) happen(p float64) error {
 	s := m.sim
 	switch {
-	case p < 0.07:
+	case p < 0.07 || s.storm && s.chance(0.15):
 		m.node.Tick()
 	case p < 0.47:
 		return s.net.deliver()
@@ -307,8 +311,9 @@ func (s *Sim) describe() (out string) {
 
 // heal ends all faults and waits until the cluster is even.
 func (s *Sim) heal() error {
-	s.calm = true
+	s.calm, s.storm = true, false
 	clear(s.net.cut)
+	s.net.late, s.net.idle = 0.05, 0
 	probe := uint64(0)
 	for round := range 3000 {
 		for _, m := range s.members {

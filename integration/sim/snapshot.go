@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -44,15 +45,15 @@ func (m *member) saveSnapshot() error {
 }
 
 // sendSnapshot attaches a body to the oldest snapshot that waits for one.
-func (m *member) sendSnapshot() error {
+func (m *member) sendSnapshot() (err error) {
 	if len(m.sends) == 0 {
 		return nil
 	}
-	body, err := m.store.Snapshot(m.sim.ctx())
+	body, err := m.store.Snapshot(context.Background())
 	if err != nil {
 		return err
 	}
-	defer body.Close()
+	defer func() { err = errors.Join(err, body.Close()) }()
 	at, conf := body.Applied(), raftConf(m.machine.ConfState())
 	if m.confIndex > at.Index {
 		return nil // a membership change is half done: try again later
@@ -123,5 +124,3 @@ func (m *member) syncLinks() {
 		}
 	}
 }
-
-func (s *Sim) ctx() context.Context { return context.Background() }
