@@ -246,8 +246,8 @@ func (s *Server) handOver() {
 		s.log.Warn("leadership was not handed over", "error", err.Error())
 		return
 	}
-	if s.leading() { // the only voter keeps it
-		return
+	if s.leading() {
+		return // nobody else can lead
 	}
 	s.log.Info("leadership handed over", "to", fmt.Sprintf("%x", uint64(s.node.Leader())))
 }

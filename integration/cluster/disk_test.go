@@ -104,6 +104,8 @@ type damage struct {
 	do   func(t *testing.T, dir string)
 	// What the member says when it refuses to start; "" = it starts.
 	refuses string
+	// The same for a log that begins with a snapshot; "" = as above.
+	refusesAfterSnapshot string
 	// What it says when it starts.
 	warns string
 }
@@ -139,7 +141,7 @@ func damages() []damage {
 			check(t, os.Rename(logSegments(t, dir)[0], filepath.Join(wal(dir), "0000000000000001-0000000000001000.wal")))
 		}},
 		{name: "log-missing", refuses: "holds no log", do: func(t *testing.T, dir string) { check(t, os.RemoveAll(wal(dir))) }},
-		{name: "database-missing", do: func(t *testing.T, dir string) { check(t, os.Remove(db(dir))) }},
+		{name: "database-missing", refusesAfterSnapshot: "failed to find database snapshot file", do: func(t *testing.T, dir string) { check(t, os.Remove(db(dir))) }},
 		{name: "database-torn", refuses: "open database", do: func(t *testing.T, dir string) { check(t, os.Truncate(db(dir), 5000)) }},
 		{name: "database-of-zeros", refuses: "open database", do: func(t *testing.T, dir string) {
 			check(t, writeAt(db(dir), 0, make([]byte, 16384)))
@@ -186,23 +188,37 @@ func flipByte(t *testing.T, path string, at int64) {
 // If this fails, a member whose files were damaged starts with wrong data, or
 // does not start and does not say why, or hangs.
 func TestDamagedFiles(t *testing.T) {
-	t.Parallel()
-	r := newRand(t)
-	e := start(t, process.Options{Size: 1})
-	m := e.Members[0]
-	j := e.load(r, "d/", 4, 64)
-	j.progress(int64(100 + r.IntN(200)))
-	j.stop()
-	j.done.Wait()
-	m.Kill()
-	sound := filepath.Join(t.TempDir(), "sound")
-	check(t, os.CopyFS(sound, os.DirFS(m.Dir)))
-	for _, d := range damages() {
-		t.Run(d.name, func(t *testing.T) {
-			check(t, os.RemoveAll(m.Dir))
-			check(t, os.CopyFS(m.Dir, os.DirFS(sound)))
-			d.do(t, m.Dir)
-			e.startDamaged(t, d, j)
+	for _, snapshots := range []bool{false, true} {
+		t.Run(fmt.Sprintf("snapshots=%t", snapshots), func(t *testing.T) {
+			t.Parallel()
+			o := process.Options{Size: 1}
+			if snapshots {
+				o.Args = smallLog()
+			}
+			r := newRand(t)
+			e := start(t, o)
+			m := e.Members[0]
+			j := e.load(r, "d/", 4, 64)
+			j.progress(int64(300 + r.IntN(200)))
+			j.stop()
+			j.done.Wait()
+			if snapshots {
+				e.waitSays(m, 0, "saved snapshot")
+			}
+			m.Kill()
+			sound := filepath.Join(t.TempDir(), "sound")
+			check(t, os.CopyFS(sound, os.DirFS(m.Dir)))
+			for _, d := range damages() {
+				if snapshots && d.refusesAfterSnapshot != "" {
+					d.refuses = d.refusesAfterSnapshot
+				}
+				t.Run(d.name, func(t *testing.T) {
+					check(t, os.RemoveAll(m.Dir))
+					check(t, os.CopyFS(m.Dir, os.DirFS(sound)))
+					d.do(t, m.Dir)
+					e.startDamaged(t, d, j)
+				})
+			}
 		})
 	}
 }

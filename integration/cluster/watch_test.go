@@ -130,9 +130,9 @@ func TestWatcherFarBehind(t *testing.T) {
 	t.Parallel()
 	e := start(t, process.Options{Size: 1})
 	m := e.Members[0]
-	total := rounds(20000, 200000)
+	total := rounds(10000, 200000)
 	e.putMany("far/", total, 64, "x")
-	const sample = 2000
+	sample := rounds(600, 5000)
 	var alone, beside []time.Duration
 	for range 3 {
 		alone = append(alone, e.putMany("other/", sample, 8, "x")...)
