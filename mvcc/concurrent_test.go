@@ -231,7 +231,7 @@ func TestFailedCommitIsFinal(t *testing.T) {
 	if err == nil {
 		t.Fatal("Run goes on after a failed commit")
 	}
-	if again := s.Flush(); again != err {
+	if again := s.Flush(); !errors.Is(again, err) {
 		t.Fatalf("flush after a failed commit: %v, want %v", again, err)
 	}
 }

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"errors"
 	"slices"
 
 	"github.com/kvorum/kvorum/internal/must"
@@ -15,7 +16,7 @@ func (s *Store) Load(b Bucket, visit func(k, v []byte) error) error {
 	must.True(b != BucketKey, "the key bucket is read by Range")
 	for {
 		pending, tx, err := s.beginLoad(b)
-		if err == errStale {
+		if errors.Is(err, errStale) {
 			continue
 		}
 		if err != nil {

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -63,8 +64,7 @@ func seedOf(t testing.TB) uint64 {
 // gen makes random requests over few keys, so that they meet.
 type gen struct {
 	*rand.Rand
-	rev    int64
-	leases bool
+	rev int64
 }
 
 func (g gen) chance(n int) bool { return g.IntN(n) == 0 }
@@ -202,7 +202,7 @@ type modelRun struct {
 
 func (m *modelRun) same(what string, req, got, want proto.Message, gotErr, wantErr error) {
 	m.t.Helper()
-	if gotErr != wantErr {
+	if !errors.Is(gotErr, wantErr) {
 		m.t.Fatalf("step %d: %s %v: error %v, want %v", m.step, what, req, gotErr, wantErr)
 	}
 	if gotErr == nil && !proto.Equal(got, want) {
@@ -277,7 +277,7 @@ func (m *modelRun) compact() {
 	case rev > m.n.rev:
 		want = ErrFutureRevision
 	}
-	if err != want {
+	if !errors.Is(err, want) {
 		m.t.Fatalf("step %d: compact to %d: %v, want %v", m.step, rev, err, want)
 	}
 	if err == nil {
@@ -392,7 +392,7 @@ func (m *modelRun) compareHash() {
 	got, err := m.s.HashKV(rev)
 	m.flushed = m.n.clone()
 	if rev < m.n.compact {
-		if err != ErrCompacted {
+		if !errors.Is(err, ErrCompacted) {
 			m.t.Fatalf("hash at compacted revision %d: %v", rev, err)
 		}
 		return
@@ -439,7 +439,7 @@ func (m *modelRun) compareHistory() {
 func (m *modelRun) comparePrev(e *Event) {
 	data, err := m.s.valueAt(e.key, e.rev)
 	if e.rev-1 < m.n.compact {
-		if err != ErrCompacted {
+		if !errors.Is(err, ErrCompacted) {
 			m.t.Fatalf("value of %q before compacted %d: %v", e.key, e.rev, err)
 		}
 		return

@@ -141,7 +141,7 @@ func (h *recordHead) set(tag, v uint64, field []byte) {
 // decodeRecord fills kv, whose key and value then alias the record.
 func decodeRecord(b []byte, kv *mvccpb.KeyValue) error {
 	if err := kv.UnmarshalVTUnsafe(b); err != nil {
-		return fmt.Errorf("%w: record: %v", ErrCorrupt, err)
+		return fmt.Errorf("%w: record: %w", ErrCorrupt, err)
 	}
 	return nil
 }

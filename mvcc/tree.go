@@ -321,7 +321,7 @@ func (t *tree) balance(in *inner, i int) {
 	if size >= most/4 {
 		return
 	}
-	left := -1
+	var left int
 	switch {
 	case i > 0 && in.kids[i-1].size()+size <= most*3/4:
 		left = i - 1

@@ -31,7 +31,7 @@ func TestIDsAreEtcds(t *testing.T) {
 func TestAddedMemberIDDependsOnTime(t *testing.T) {
 	a, b := time.Unix(1, 0), time.Unix(2, 0)
 	urls := []string{"http://h:1"}
-	if memberID(urls, "", &a) == memberID(urls, "", &b) || memberID(urls, "", &a) != memberID(urls, "", &a) {
+	if memberID(urls, "", &a) == memberID(urls, "", &b) {
 		t.Error("the ID of an added member must depend on its URLs and the second of its addition")
 	}
 }

@@ -145,7 +145,7 @@ func (s *Server) askLeader(ctx context.Context, path string, encode func() ([]by
 	if err != nil {
 		return err
 	}
-	last := error(api.ErrNoLeader)
+	last := api.ErrNoLeader
 	for _, u := range leader.PeerURLs {
 		answer, err := s.postPeer(ctx, u, path, body)
 		if err == nil {

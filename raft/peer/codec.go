@@ -2,6 +2,7 @@ package peer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 
@@ -264,7 +265,7 @@ func (f *frameReader) fill(size int) error {
 
 // noEOF turns the end of a stream inside a frame into an error of its own.
 func noEOF(err error, n int) error {
-	if err == io.EOF && n > 0 {
+	if errors.Is(err, io.EOF) && n > 0 {
 		return io.ErrUnexpectedEOF
 	}
 	return err

@@ -117,7 +117,7 @@ func TestRefusals(t *testing.T) {
 		if c.status == 405 || c.status == 200 || c.name == "unknown path" {
 			wantID = ""
 		}
-		if got := w.Header()["X-Etcd-Cluster-ID"]; strings.Join(got, "") != wantID {
+		if got := w.Header()["X-Etcd-Cluster-ID"]; strings.Join(got, "") != wantID { //nolint:staticcheck // as etcd spells it
 			t.Errorf("%s: X-Etcd-Cluster-ID %q, want %q", c.name, got, wantID)
 		}
 		if v := w.Header().Get("X-Server-Version"); (v == "3.7.1") != (c.method == "GET" && strings.HasPrefix(c.path, "/raft/stream/")) {

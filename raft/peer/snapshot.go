@@ -97,7 +97,7 @@ func (p *peer) postSnapshot(m *raftpb.Message, db io.ReadCloser, size int64) err
 	req.ContentLength = int64(len(head)) + size
 	req.Header.Set("Content-Type", "application/octet-stream")
 	err = p.exchange(req, at)
-	if err != nil && context.Cause(ctx) == errStalled {
+	if err != nil && errors.Is(context.Cause(ctx), errStalled) {
 		return fmt.Errorf("%w: %w", errStalled, err)
 	}
 	return err

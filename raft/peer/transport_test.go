@@ -279,7 +279,7 @@ func TestStreamIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	dial := func() *http.Response {
-		req, err := http.NewRequest("GET", a.url+"/raft/stream/message/2", nil)
+		req, err := http.NewRequest(http.MethodGet, a.url+"/raft/stream/message/2", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -288,7 +288,7 @@ func TestStreamIsReplaced(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if resp.StatusCode != 200 {
+		if resp.StatusCode != http.StatusOK {
 			t.Fatal(resp.Status)
 		}
 		t.Cleanup(func() { resp.Body.Close() })
@@ -440,7 +440,7 @@ func TestHungReaderIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		req, err := http.NewRequest("GET", "http://a:1/raft/stream/msgapp/2", nil)
+		req, err := http.NewRequest(http.MethodGet, "http://a:1/raft/stream/msgapp/2", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -449,7 +449,7 @@ func TestHungReaderIsGivenUp(t *testing.T) {
 			t.Fatal(err)
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), req)
-		if err != nil || resp.StatusCode != 200 {
+		if err != nil || resp.StatusCode != http.StatusOK {
 			t.Fatal(resp, err)
 		}
 		began := time.Now()

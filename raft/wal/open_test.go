@@ -24,13 +24,12 @@ func fill(t testing.TB, fs wal.FS, dir string, n int) (ends []int) {
 	t.Helper()
 	l, err := wal.Create(fs, dir, goldenMetadata)
 	check(t, err)
-	end := 64 // the head of the first segment
+	const head = 64 // of the first segment
 	for i := range n {
 		data := bytes.Repeat([]byte{byte(i + 1)}, 100)
 		check(t, l.Append(nil, []*raftpb.Entry{newEntry(1, uint64(i+1), raftpb.EntryNormal, data)}))
 		check(t, l.Sync())
-		end = 64 + int(l.Stats().BytesWritten)
-		ends = append(ends, end)
+		ends = append(ends, head+int(l.Stats().BytesWritten))
 	}
 	check(t, l.Close())
 	return ends
