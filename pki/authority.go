@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"math/big"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -122,7 +123,10 @@ func newTemplate(s Subject, v Validity) (*x509.Certificate, error) {
 	if s.Client {
 		c.ExtKeyUsage = append(c.ExtKeyUsage, x509.ExtKeyUsageClientAuth)
 	}
-	for _, h := range s.Hosts {
+	for i, h := range s.Hosts {
+		if slices.Contains(s.Hosts[:i], h) {
+			continue
+		}
 		if ip := net.ParseIP(h); ip != nil {
 			c.IPAddresses = append(c.IPAddresses, ip)
 		} else {

@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc/credentials"
@@ -19,9 +19,10 @@ const (
 	// handshakeTimeout bounds how long a new connection may take to become a
 	// usable one.
 	handshakeTimeout = 10 * time.Second
-	// refusalsEvery is the least time between two log lines about refused
-	// connections: whoever is refused must not be able to fill the disk.
+	// Refused connections are logged at most so often: whoever is refused must
+	// not be able to fill the disk.
 	refusalsEvery = time.Second
+	refusalsMax   = 10
 )
 
 const (
@@ -86,19 +87,28 @@ func isHTTP1(head [5]byte) bool {
 	return slices.ContainsFunc([]string{"GET /", "HEAD ", "POST ", "PUT /", "OPTIO", "DELET"}, func(m string) bool { return string(head[:]) == m })
 }
 
-// refusals lets through one log line in a while and counts the others.
+// refusals lets through a few log lines in a while and counts the others.
 type refusals struct {
-	last    atomic.Int64 // Unix nanoseconds
-	skipped atomic.Uint64
+	mu      sync.Mutex // guards what follows
+	since   time.Time
+	logged  int
+	skipped int
 }
 
-func (r *refusals) due(now time.Time) (skipped uint64, ok bool) {
-	last := r.last.Load()
-	if now.UnixNano()-last < int64(refusalsEvery) || !r.last.CompareAndSwap(last, now.UnixNano()) {
-		r.skipped.Add(1)
+// due tells whether to log now, and how many were not since the last.
+func (r *refusals) due(now time.Time) (skipped int, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if now.Sub(r.since) > refusalsEvery {
+		r.since, r.logged = now, 0
+	}
+	if r.logged == refusalsMax {
+		r.skipped++
 		return 0, false
 	}
-	return r.skipped.Swap(0), true
+	r.logged++
+	skipped, r.skipped = r.skipped, 0
+	return skipped, true
 }
 
 // handshaken are the credentials of connections that come from a splitter: what
