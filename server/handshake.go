@@ -69,7 +69,7 @@ func (s *splitter) handshake(ctx context.Context, raw net.Conn) {
 
 // refuse closes a connection and tells the operator why.
 func (s *splitter) refuse(c *helloConn, err error) {
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	if wrong := (tls.RecordHeaderError{}); errors.As(err, &wrong) && wrong.Conn != nil && isHTTP1(wrong.RecordHeader) {
 		_, _ = io.WriteString(wrong.Conn, "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n")
 	}

@@ -82,9 +82,9 @@ func (s *splitter) run(ctx context.Context) error {
 	var sorting sync.WaitGroup
 	defer sorting.Wait()
 	defer cancel()
-	defer s.http.Close()
+	defer s.http.end()
 	if s.grpc != nil {
-		defer s.grpc.Close()
+		defer s.grpc.end()
 	}
 	var pause time.Duration
 	for {
@@ -111,7 +111,7 @@ func isOutOfFiles(err error) bool {
 
 // sort gives a new connection to the side that it is for.
 func (s *splitter) sort(ctx context.Context, c net.Conn) {
-	defer context.AfterFunc(ctx, func() { c.Close() })()
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
 	if s.tls != nil {
 		s.handshake(ctx, c)
 		return
@@ -122,7 +122,7 @@ func (s *splitter) sort(ctx context.Context, c net.Conn) {
 	for n := 1; ; n++ {
 		head, err := r.Peek(n)
 		if err != nil {
-			c.Close()
+			_ = c.Close()
 			return
 		}
 		if string(head) != http2Preface[:n] {
@@ -141,7 +141,7 @@ func (b *branch) offer(c net.Conn) {
 	select {
 	case b.conns <- c:
 	case <-b.done:
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -157,9 +157,12 @@ func (b *branch) Accept() (net.Conn, error) {
 
 // Close is net.Listener's; it does not close the shared socket.
 func (b *branch) Close() error {
-	b.once.Do(func() { close(b.done) })
+	b.end()
 	return nil
 }
+
+// end turns away what is offered from now on.
+func (b *branch) end() { b.once.Do(func() { close(b.done) }) }
 
 // Addr is net.Listener's.
 func (b *branch) Addr() net.Addr { return b.addr }

@@ -61,7 +61,7 @@ func (s *Server) openListeners(ctx context.Context) error {
 func (s *Server) closeListeners() {
 	for _, list := range [][]listener{s.peerListeners, s.clientListeners, s.probeListeners} {
 		for _, l := range list {
-			l.Close()
+			_ = l.Close()
 		}
 	}
 }
@@ -98,7 +98,7 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 		Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 	}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	err := srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {

@@ -177,7 +177,7 @@ func (d dialer) dialTLS(ctx context.Context, network, address string) (net.Conn,
 	defer cancel()
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return nil, fmt.Errorf("tls handshake with %s: %w", address, err)
 	}
 	return secure, nil
