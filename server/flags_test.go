@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -123,6 +124,37 @@ func TestLogLines(t *testing.T) {
 	for _, want := range []string{`"level":"info"`, `"ts":"20`, `"caller":"server/flags_test.go:`, `"msg":"hello"`, `"took":"1s"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("%s\nlacks %s", line, want)
+		}
+	}
+}
+
+// If this fails, the files in deploy/ do not start a member.
+func TestDeployFilesAreAccepted(t *testing.T) {
+	read := func(path string) []string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(string(text), "\n")
+	}
+	var args, environ []string
+	for _, line := range read("../deploy/kubernetes/kvorum.yaml") {
+		if flag, ok := strings.CutPrefix(strings.TrimSpace(line), "- --"); ok {
+			args = append(args, "--"+flag)
+		}
+	}
+	for _, line := range read("../deploy/systemd/kvorum.env") {
+		if strings.HasPrefix(line, "ETCD_") {
+			environ = append(environ, line)
+		}
+	}
+	for _, given := range []struct{ args, environ []string }{{args, nil}, {nil, environ}} {
+		r, err := ParseFlags(given.args, given.environ, &bytes.Buffer{})
+		if err != nil || len(r.Warn) > 0 {
+			t.Errorf("%v, %v", err, r.Warn)
+		}
+		if c := r.Config; c.Name != "m1" || !c.ClientTLS.ClientCertAuth || !c.PeerTLS.ClientCertAuth || len(c.ListenMetricsURLs) != 1 {
+			t.Errorf("not all was taken: %+v", c)
 		}
 	}
 }
