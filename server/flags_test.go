@@ -53,6 +53,8 @@ func TestFlagErrors(t *testing.T) {
 		{args: []string{"--auto-compaction-mode", "revision", "--auto-compaction-retention", "1h"}, want: "--auto-compaction-retention"},
 		{args: []string{"--auto-compaction-retention", "-1"}, want: "must not be negative"},
 		{args: []string{"--max-txn-ops", "0"}, want: "--max-txn-ops"},
+		{args: []string{"--feature-gates", "Bogus=true"}, want: "unrecognized feature gate: Bogus"},
+		{args: []string{"--feature-gates", "LeaseCheckpoint=true"}, want: "LeaseCheckpoint=true is not supported"},
 		{args: []string{"extra"}, want: `"extra" is not a valid flag`},
 		{args: []string{"--name", "a"}, env: []string{"ETCD_NAME=b"}, want: "conflicting environment variable ETCD_NAME"},
 		{env: []string{"ETCD_SNAPSHOT_COUNT=many"}, want: "ETCD_SNAPSHOT_COUNT"},

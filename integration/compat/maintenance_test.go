@@ -82,7 +82,10 @@ func TestHashKVEqualOnAllMembers(t *testing.T) {
 func TestHashKVEqualsEtcds(t *testing.T) {
 	hashes := map[string]string{}
 	for name, binary := range map[string]string{"target": targetBinary(t), "etcd": etcdBinary(t)} {
-		e := newEnv(t, startCluster(t, process.Options{Binary: binary, Size: 1}))
+		// At a compaction's own revision etcd answers with the hash that it took before it deleted; Kvorum takes that
+		// hash only when it is to be compared.
+		args := []string{"--feature-gates=CompactHashCheck=true"}
+		e := newEnv(t, startCluster(t, process.Options{Binary: binary, Size: 1, Args: args}))
 		e.prefix = "same/"
 		first := e.history()
 		if _, err := e.Compact(e.ctx, first+2, clientv3.WithCompactPhysical()); err != nil {
