@@ -28,6 +28,8 @@ import (
 
 const (
 	headerTimeout = 10 * time.Second
+	// What comes to net/http are browsers, probes and the JSON gateway.
+	httpStreamsMax = 250
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
 	versionsEvery     = 4 * time.Second
@@ -100,6 +102,7 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()

@@ -3,6 +3,7 @@ package secure
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
 	"log/slog"
 
 	"github.com/kvorum/kvorum/pki"
@@ -45,23 +46,23 @@ func Open(o Options) (f *Files, err error) {
 	f = &Files{o: o}
 	if o.CertFile != "" {
 		if f.own, err = newWatched(o.Log, []string{o.CertFile, o.KeyFile}, parsePair); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("certificate and key: %w", err)
 		}
 	}
 	f.dialing = f.own
 	if o.ClientCertFile != "" {
 		if f.dialing, err = newWatched(o.Log, []string{o.ClientCertFile, o.ClientKeyFile}, parsePair); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("client certificate and key: %w", err)
 		}
 	}
 	if o.TrustedCAFile != "" {
 		if f.trusted, err = newWatched(o.Log, []string{o.TrustedCAFile}, parsePool); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("trusted authorities: %w", err)
 		}
 	}
 	if o.CRLFile != "" {
 		if f.revoked, err = newWatched(o.Log, []string{o.CRLFile}, parseLists); err != nil {
-			return nil, err
+			return nil, fmt.Errorf("revocation list: %w", err)
 		}
 	}
 	return f, nil
