@@ -33,7 +33,7 @@ func newRoot(a *app) *cobra.Command {
 		}},
 		{"concurrency", "Concurrency commands", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Authentication commands", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
-		{"utility", "Utility commands", []*cobra.Command{bench.Command(), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+		{"utility", "Utility commands", []*cobra.Command{bench.Command(), newCerts(a), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {

@@ -65,6 +65,12 @@ type Config struct {
 	ProgressInterval     time.Duration
 	EnablePprof          bool
 
+	ClientTLS, PeerTLS TransportSecurity
+	SelfSignedYears    uint   // validity of the certificates of auto TLS
+	CipherSuites       string // names by commas; "" is Go's choice
+	TLSMinVersion      string // TLS12 or TLS13
+	TLSMaxVersion      string // "" is the newest
+
 	RaftReadTimeout  time.Duration
 	RaftWriteTimeout time.Duration
 
@@ -113,6 +119,8 @@ func DefaultConfig() Config {
 		KeepAliveInterval:    2 * time.Hour,
 		KeepAliveTimeout:     20 * time.Second,
 		ProgressInterval:     10 * time.Minute,
+		SelfSignedYears:      1,
+		TLSMinVersion:        TLS12,
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
@@ -175,7 +183,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateCluster, c.validateLimits} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -208,10 +216,7 @@ func (c *Config) validateURLs() error {
 		urls []url.URL
 	}{{"--listen-peer-urls", c.ListenPeerURLs}, {"--listen-client-urls", c.ListenClientURLs}, {"--listen-metrics-urls", c.ListenMetricsURLs}} {
 		for _, u := range list.urls {
-			if u.Scheme == "https" || u.Scheme == "unixs" {
-				return fmt.Errorf("%s: %s: TLS is not supported by this version; use http or unix", list.flag, u.String())
-			}
-			if u.Scheme != "http" {
+			if u.Scheme != "http" && u.Scheme != "https" {
 				continue
 			}
 			host, _, err := net.SplitHostPort(u.Host)

@@ -147,6 +147,7 @@ func defineFlags(fs *flag.FlagSet, c *Config) {
 	clusterFlags(fs, c)
 	storageFlags(fs, c)
 	clientFlags(fs, c)
+	tlsFlags(fs, c)
 }
 
 func memberFlags(fs *flag.FlagSet, c *Config) {

@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,17 @@ func TestFlagErrors(t *testing.T) {
 		{args: []string{"--initial-cluster-state", "old"}, want: "must be one of new, existing"},
 		{args: []string{"--listen-client-urls", "http://127.0.0.1:1"}, want: "--advertise-client-urls is required"},
 		{args: []string{"--listen-peer-urls", "http://foo.bar:1"}, want: "expected IP in URL for binding (http://foo.bar:1)"},
-		{args: []string{"--listen-peer-urls", "https://127.0.0.1:1"}, want: "TLS is not supported by this version"},
+		{args: []string{"--listen-peer-urls", "https://127.0.0.1:1"}, want: "cannot listen on TLS for 127.0.0.1:1: KeyFile and CertFile are not presented"},
+		{args: []string{"--listen-peer-urls", "unixs://a:1"}, want: "cannot listen on TLS for a:1: KeyFile and CertFile are not presented"},
+		{args: []string{"--listen-metrics-urls", "https://127.0.0.1:1"}, want: "TLS key/cert (--cert-file, --key-file) must be provided for client url https://127.0.0.1:1 with HTTPS scheme"},
+		{args: []string{"--cert-file", "a.pem"}, want: "KeyFile and CertFile must both be present[key: , cert: a.pem]"},
+		{args: []string{"--peer-client-key-file", "a.key"}, want: "ClientKeyFile and ClientCertFile must both be present or both absent: key: a.key, cert: ]"},
+		{args: []string{"--peer-cert-allowed-cn", "a", "--peer-cert-allowed-hostname", "b,c"}, want: `AllowedCN and AllowedHostname are mutually exclusive (cn=["a"], hostname=["b" "c"])`},
+		{args: []string{"--tls-min-version", "TLS1.1"}, want: `unexpected TLS version "TLS1.1" (must be one of: TLS1.2, TLS1.3)`},
+		{args: []string{"--tls-min-version", "TLS1.3", "--tls-max-version", "TLS1.2"}, want: "min version (TLS1.3) is greater than max version (TLS1.2)"},
+		{args: []string{"--cipher-suites", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,foo"}, want: `unexpected TLS cipher suite "foo"`},
+		{args: []string{"--cipher-suites", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "--tls-min-version", "TLS1.3"}, want: "cipher suites cannot be configured"},
+		{args: []string{"--auto-tls", "--self-signed-cert-validity", "0"}, want: "selfSignedCertValidity is invalid,it should be greater than 0"},
 		{args: []string{"--listen-peer-urls", "ftp://127.0.0.1:1"}, want: "URL scheme must be http, https, unix, or unixs"},
 		{args: []string{"--auto-compaction-mode", "revision", "--auto-compaction-retention", "1h"}, want: "--auto-compaction-retention"},
 		{args: []string{"--auto-compaction-retention", "-1"}, want: "must not be negative"},
@@ -115,6 +126,37 @@ func TestLogLines(t *testing.T) {
 	for _, want := range []string{`"level":"info"`, `"ts":"20`, `"caller":"server/flags_test.go:`, `"msg":"hello"`, `"took":"1s"`} {
 		if !strings.Contains(line, want) {
 			t.Errorf("%s\nlacks %s", line, want)
+		}
+	}
+}
+
+// If this fails, the files in deploy/ do not start a member.
+func TestDeployFilesAreAccepted(t *testing.T) {
+	read := func(path string) []string {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Split(string(text), "\n")
+	}
+	var args, environ []string
+	for _, line := range read("../deploy/kubernetes/kvorum.yaml") {
+		if flag, ok := strings.CutPrefix(strings.TrimSpace(line), "- --"); ok {
+			args = append(args, "--"+flag)
+		}
+	}
+	for _, line := range read("../deploy/systemd/kvorum.env") {
+		if strings.HasPrefix(line, "ETCD_") {
+			environ = append(environ, line)
+		}
+	}
+	for _, given := range []struct{ args, environ []string }{{args, nil}, {nil, environ}} {
+		r, err := ParseFlags(given.args, given.environ, &bytes.Buffer{})
+		if err != nil || len(r.Warn) > 0 {
+			t.Errorf("%v, %v", err, r.Warn)
+		}
+		if c := r.Config; c.Name != "m1" || !c.ClientTLS.ClientCertAuth || !c.PeerTLS.ClientCertAuth || len(c.ListenMetricsURLs) != 1 {
+			t.Errorf("not all was taken: %+v", c)
 		}
 	}
 }

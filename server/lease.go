@@ -160,7 +160,7 @@ func (s *Server) askLeader(ctx context.Context, path string, encode func() ([]by
 }
 
 func (s *Server) postPeer(ctx context.Context, peerURL, path string, body []byte) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, peerURL+path, bytes.NewReader(body))
+	r, err := peerRequest(ctx, http.MethodPost, peerURL, path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}

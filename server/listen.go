@@ -3,8 +3,10 @@ package server
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/url"
 	"os"
@@ -33,11 +35,23 @@ func listen(ctx context.Context, u url.URL) (net.Listener, error) {
 	return l, nil
 }
 
-// splitter shares one port between gRPC, which is HTTP/2, and HTTP/1: the first
-// bytes of a connection decide.
-type splitter struct {
+// listener is an open socket.
+type listener struct {
 	net.Listener
-	http2, http1 *branch
+	tls *tls.Config // nil: in the clear
+}
+
+// splitter shares one port between gRPC and HTTP. In the clear the first bytes of
+// a connection decide. Under TLS the offer of the client does: gRPC clients offer
+// HTTP/2 alone and go the short way; who offers HTTP/1.1 besides, as browsers and
+// curl do, is served by net/http, which speaks both and hands gRPC over by its
+// content type.
+type splitter struct {
+	listener
+	log        *slog.Logger
+	side       string  // "client" or "peer", for the log
+	grpc, http *branch // grpc nil: all is HTTP
+	refused    refusals
 }
 
 // branch is one side of a splitter, as a listener.
@@ -48,25 +62,37 @@ type branch struct {
 	once  sync.Once
 }
 
-func newSplitter(l net.Listener) *splitter {
-	side := func() *branch {
-		return &branch{addr: l.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
-	}
-	return &splitter{Listener: l, http2: side(), http1: side()}
+func newBranch(l net.Listener) *branch {
+	return &branch{addr: l.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
 }
 
-// run accepts until the listener is closed. Each connection is looked at on a
-// goroutine of its own that ends when a side took the connection.
-func (s *splitter) run() error {
-	defer s.http1.Close()
-	defer s.http2.Close()
+func newSplitter(l listener, side string, log *slog.Logger) *splitter {
+	s := &splitter{listener: l, side: side, log: log, http: newBranch(l)}
+	if l.tls != nil {
+		s.tls = noteOffers(l.tls)
+	}
+	return s
+}
+
+// run accepts until ctx ends or the listener is closed. Each connection is
+// looked at on a goroutine of its own, so that one that stays silent holds up no
+// other; it ends when a side took the connection, and run waits for it.
+func (s *splitter) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var sorting sync.WaitGroup
+	defer sorting.Wait()
+	defer cancel()
+	defer s.http.end()
+	if s.grpc != nil {
+		defer s.grpc.end()
+	}
 	var pause time.Duration
 	for {
 		c, err := s.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-			go s.sort(c)
+			sorting.Go(func() { s.sort(ctx, c) })
 		case errors.Is(err, net.ErrClosed):
 			return nil
 		case isOutOfFiles(err):
@@ -83,21 +109,27 @@ func isOutOfFiles(err error) bool {
 	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ECONNABORTED) || os.IsTimeout(err)
 }
 
-func (s *splitter) sort(c net.Conn) {
+// sort gives a new connection to the side that it is for.
+func (s *splitter) sort(ctx context.Context, c net.Conn) {
+	defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+	if s.tls != nil {
+		s.handshake(ctx, c)
+		return
+	}
 	_ = c.SetReadDeadline(time.Now().Add(sniffTimeout))
 	r := bufio.NewReaderSize(c, 512)
-	side := s.http1
+	side := s.http
 	for n := 1; ; n++ {
 		head, err := r.Peek(n)
 		if err != nil {
-			c.Close()
+			_ = c.Close()
 			return
 		}
 		if string(head) != http2Preface[:n] {
 			break
 		}
 		if n == len(http2Preface) {
-			side = s.http2
+			side = s.grpc
 			break
 		}
 	}
@@ -109,7 +141,7 @@ func (b *branch) offer(c net.Conn) {
 	select {
 	case b.conns <- c:
 	case <-b.done:
-		c.Close()
+		_ = c.Close()
 	}
 }
 
@@ -125,9 +157,12 @@ func (b *branch) Accept() (net.Conn, error) {
 
 // Close is net.Listener's; it does not close the shared socket.
 func (b *branch) Close() error {
-	b.once.Do(func() { close(b.done) })
+	b.end()
 	return nil
 }
+
+// end turns away what is offered from now on.
+func (b *branch) end() { b.once.Do(func() { close(b.done) }) }
 
 // Addr is net.Listener's.
 func (b *branch) Addr() net.Addr { return b.addr }

@@ -87,7 +87,7 @@ func (s *Server) promoteAtLeader(ctx context.Context, id uint64) error {
 		return api.ErrNoLeader
 	}
 	for _, u := range leader.PeerURLs {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, u+"/members/promote/"+strconv.FormatUint(id, 10), nil)
+		r, err := peerRequest(ctx, http.MethodPost, u, "/members/promote/"+strconv.FormatUint(id, 10), nil)
 		if err != nil {
 			return err
 		}
@@ -300,7 +300,7 @@ func fetchMembers(ctx context.Context, client *http.Client, urls []string) (memb
 }
 
 func fetchMembersFrom(ctx context.Context, client *http.Client, u string) ([]state.Member, uint64, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u+"/members", nil)
+	r, err := peerRequest(ctx, http.MethodGet, u, "/members", nil)
 	if err != nil {
 		return nil, 0, err
 	}

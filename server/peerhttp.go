@@ -13,6 +13,7 @@ import (
 	"github.com/kvorum/kvorum/internal/version"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/raft/peer"
 	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/state"
 )
@@ -234,9 +235,18 @@ func isMethod(w http.ResponseWriter, r *http.Request, method string) bool {
 	return false
 }
 
+// peerRequest is a request for the peer client.
+func peerRequest(ctx context.Context, method, peerURL, path string, body io.Reader) (*http.Request, error) {
+	u, err := peer.RequestURL(peerURL, path)
+	if err != nil {
+		return nil, err
+	}
+	return http.NewRequestWithContext(ctx, method, u, body)
+}
+
 // getPeerJSON reads a small JSON answer of another member.
-func (s *Server) getPeerJSON(ctx context.Context, u string, into any) error {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, u, nil)
+func (s *Server) getPeerJSON(ctx context.Context, peerURL, path string, into any) error {
+	r, err := peerRequest(ctx, http.MethodGet, peerURL, path, nil)
 	if err != nil {
 		return err
 	}
@@ -246,7 +256,7 @@ func (s *Server) getPeerJSON(ctx context.Context, u string, into any) error {
 	}
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s answered %s", u, answer.Status)
+		return fmt.Errorf("%s%s answered %s", peerURL, path, answer.Status)
 	}
 	return json.NewDecoder(io.LimitReader(answer.Body, peerBodyBytesMax)).Decode(into)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -12,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
@@ -20,11 +22,14 @@ import (
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/proto/membershippb"
 	"github.com/kvorum/kvorum/server/api"
+	"github.com/kvorum/kvorum/server/secure"
 	_ "google.golang.org/grpc/encoding/gzip" // clients may compress
 )
 
 const (
 	headerTimeout = 10 * time.Second
+	// What comes to net/http are browsers, probes and the JSON gateway.
+	httpStreamsMax = 250
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
 	versionsEvery     = 4 * time.Second
@@ -33,30 +38,35 @@ const (
 	streamWorkers = 1024
 )
 
-func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
-	return (&net.Dialer{Timeout: 2 * time.Second}).DialContext(ctx, network, address)
-}
-
 func (s *Server) openListeners(ctx context.Context) error {
 	for _, list := range []struct {
 		urls []url.URL
-		to   *[]net.Listener
-	}{{s.cfg.ListenPeerURLs, &s.peerListeners}, {s.cfg.ListenClientURLs, &s.clientListeners}, {s.cfg.ListenMetricsURLs, &s.probeListeners}} {
+		tls  *secure.Files
+		to   *[]listener
+	}{
+		{s.cfg.ListenPeerURLs, s.peerTLS, &s.peerListeners},
+		{s.cfg.ListenClientURLs, s.clientTLS, &s.clientListeners},
+		{s.cfg.ListenMetricsURLs, s.clientTLS, &s.probeListeners},
+	} {
 		for _, u := range list.urls {
 			l, err := listen(ctx, u)
 			if err != nil {
 				return err
 			}
-			*list.to = append(*list.to, l)
+			open := listener{Listener: l}
+			if isSecure(u) {
+				open.tls = list.tls.Server() // Validate has checked that there are files
+			}
+			*list.to = append(*list.to, open)
 		}
 	}
 	return nil
 }
 
 func (s *Server) closeListeners() {
-	for _, list := range [][]net.Listener{s.peerListeners, s.clientListeners, s.probeListeners} {
+	for _, list := range [][]listener{s.peerListeners, s.clientListeners, s.probeListeners} {
 		for _, l := range list {
-			l.Close()
+			_ = l.Close()
 		}
 	}
 }
@@ -64,22 +74,37 @@ func (s *Server) closeListeners() {
 // servePeers serves the peer URLs, and the metrics URLs, until ctx ends.
 func (s *Server) servePeers(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, l := range s.peerListeners {
-		s.log.Info("serving peer traffic", "address", l.Addr().String())
-		group.Go(func() error { return serveHTTP(ctx, l, s.peerHandler()) })
-	}
 	probes := http.NewServeMux()
 	s.probes(probes)
-	for _, l := range s.probeListeners {
-		group.Go(func() error { return serveHTTP(ctx, l, probes) })
+	for _, list := range []struct {
+		side      string
+		listeners []listener
+		handler   http.Handler
+	}{{"peer", s.peerListeners, s.peerHandler()}, {"client", s.probeListeners, probes}} {
+		for _, l := range list.listeners {
+			if list.side == "peer" {
+				s.log.Info("serving peer traffic", "address", l.Addr().String())
+			}
+			from := l.Listener
+			if l.tls != nil {
+				split := newSplitter(l, list.side, s.log)
+				group.Go(func() error { return split.run(ctx) })
+				from = split.http
+			}
+			group.Go(func() error { return s.serveHTTP(ctx, from, list.handler) })
+		}
 	}
 	return group.Wait()
 }
 
 // serveHTTP serves until ctx ends or the listener fails.
-func serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx }}
-	stop := context.AfterFunc(ctx, func() { srv.Close() })
+func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
+	}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	err := srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
@@ -111,15 +136,20 @@ func (s *Server) publish(ctx context.Context) error {
 // serveClients serves the client URLs until ctx ends.
 func (s *Server) serveClients(ctx context.Context) error {
 	s.grpc = s.newGRPC()
-	handler := s.clientHandler()
+	handler := grpcByContentType(s.grpc, s.clientHandler())
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.clientListeners {
-		split := newSplitter(l)
-		group.Go(split.run)
-		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.http2)) })
-		group.Go(func() error { return serveHTTP(ctx, split.http1, handler) })
+		split := newSplitter(l, "client", s.log)
+		split.grpc = newBranch(l)
+		group.Go(func() error { return split.run(ctx) })
+		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.grpc)) })
+		group.Go(func() error { return s.serveHTTP(ctx, split.http, handler) })
 		s.log.Info("ready to serve client requests")
-		s.log.Info("serving client traffic insecurely; this is strongly discouraged!", "traffic", "grpc+http", "address", l.Addr().String())
+		how := "serving client traffic insecurely; this is strongly discouraged!"
+		if l.tls != nil {
+			how = "serving client traffic securely"
+		}
+		s.log.Info(how, "traffic", "grpc+http", "address", l.Addr().String())
 	}
 	s.serving.Store(true)
 	notifyReady()
@@ -140,6 +170,8 @@ func (s *Server) newGRPC() *grpc.Server {
 	})
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
+		grpc.Creds(handshaken{insecure.NewCredentials()}),
+		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.ForceServerCodecV2(api.Codec{}),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
@@ -234,7 +266,7 @@ func (s *Server) versionOf(ctx context.Context, peerURLs []string) (string, bool
 	defer cancel()
 	for _, u := range peerURLs {
 		var v versions
-		if err := s.getPeerJSON(ctx, u+"/version", &v); err != nil {
+		if err := s.getPeerJSON(ctx, u, "/version", &v); err != nil {
 			continue
 		}
 		parts := strings.SplitN(v.Server, ".", 3)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -22,6 +21,7 @@ import (
 	"github.com/kvorum/kvorum/raft/peer"
 	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/metrics"
+	"github.com/kvorum/kvorum/server/secure"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -51,10 +51,12 @@ type Server struct {
 	leases   *leaseKeeper
 	quota    quota
 
+	clientTLS       *secure.Files // nil: no URL needs it
+	peerTLS         *secure.Files // nil: no URL needs it
 	peerClient      *http.Client
-	peerListeners   []net.Listener
-	clientListeners []net.Listener
-	probeListeners  []net.Listener
+	peerListeners   []listener
+	clientListeners []listener
+	probeListeners  []listener
 	grpc            *grpc.Server
 
 	snapshots     chan takenSnapshot
@@ -85,9 +87,12 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
-		peerClient: &http.Client{Transport: &http.Transport{DialContext: dialPeer, MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute}},
-		snapshots:  make(chan takenSnapshot, 1), stopping: make(chan struct{}),
+		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}),
 	}
+	if err := s.openTLS(); err != nil {
+		return nil, err
+	}
+	s.peerClient = peer.NewClient(peer.Config{TLS: s.dialTLS()})
 	if err := s.openListeners(ctx); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -123,7 +128,7 @@ func (s *Server) link() (err error) {
 	s.transport, err = peer.New(peer.Config{
 		Self: uint64(s.self), Cluster: s.cluster, LocalURLsNow: s.localPeerURLs,
 		Version: version.API, Receiver: receiver{s}, Observer: s.metrics.Peers, Logger: s.log, SnapDir: s.snapDir,
-		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout,
+		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(),
 	})
 	if err != nil {
 		return err

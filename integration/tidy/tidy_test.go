@@ -95,8 +95,8 @@ func (s source) imports() []string {
 // belongs to the longest matching prefix. "…" matches nothing but itself.
 var floors = [][]string{
 	{"proto", "internal"},
-	{"mvcc", "raft/wal", "raft/peer"},
-	{"server/state", "raft", "client"},
+	{"mvcc", "raft/wal", "raft/peer", "pki"},
+	{"server/state", "server/secure", "raft", "client"},
 	{"server/api", "server/gateway", "server/v2http", "server/console", "server/metrics"},
 	{"ctl", "server"},
 	{"cmd", "integration"},

@@ -114,6 +114,25 @@ func newClient(cfg *Config, timeouts connTimeouts) *http.Client {
 	}
 }
 
+// NewClient is a client for what members ask each other beside raft, with the
+// same dialing. RequestURL makes its URLs. Only TLS, Dial and DialTimeout of cfg
+// count.
+func NewClient(cfg Config) *http.Client {
+	cfg.setDefaults()
+	c := newClient(&cfg, connTimeouts{})
+	if t, ok := c.Transport.(*http.Transport); ok {
+		t.MaxIdleConnsPerHost, t.IdleConnTimeout = 8, time.Minute
+	}
+	return c
+}
+
+// RequestURL is path below a peer URL, in the form that a client of NewClient
+// understands.
+func RequestURL(peerURL, path string) (string, error) {
+	b, err := parseURL(peerURL)
+	return b.url + path, err
+}
+
 // dialer opens the connections of one client.
 type dialer struct {
 	cfg      *Config
@@ -151,21 +170,30 @@ func (d dialer) dialTLS(ctx context.Context, network, address string) (net.Conn,
 		config = d.cfg.TLS().Clone()
 	}
 	if config.ServerName == "" {
-		host, _, err := net.SplitHostPort(address)
-		if err != nil {
-			host = address
-		}
-		config.ServerName = host
+		config.ServerName = serverName(address)
 	}
 	config.NextProtos = nil
 	ctx, cancel := context.WithTimeout(ctx, d.cfg.DialTimeout)
 	defer cancel()
 	secure := tls.Client(conn, config)
 	if err := secure.HandshakeContext(ctx); err != nil {
-		conn.Close()
+		_ = conn.Close()
 		return nil, fmt.Errorf("tls handshake with %s: %w", address, err)
 	}
 	return secure, nil
+}
+
+// serverName is the name that the certificate at address must have. A socket
+// file is this machine's.
+func serverName(address string) string {
+	host, _, err := net.SplitHostPort(address)
+	switch {
+	case err != nil:
+		return address
+	case strings.HasSuffix(host, unixHost):
+		return "localhost"
+	}
+	return host
 }
 
 // socketOf undoes what parseURLs did to a unix URL.
