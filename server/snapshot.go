@@ -101,6 +101,9 @@ func (s *Server) runPurge(ctx context.Context) error {
 		}{
 			{"log segments", func() ([]string, error) { return wal.Purge(wal.OS(), s.walDir, s.cfg.WALsMax) }},
 			{"snapshot files", func() ([]string, error) { return wal.PurgeSnaps(wal.OS(), s.snapDir, s.cfg.SnapshotsMax) }},
+			{"received databases", func() ([]string, error) {
+				return wal.RemoveSnapDBs(wal.OS(), s.snapDir, s.store.Flushed().Index)
+			}},
 		} {
 			names, err := purge.do()
 			if err != nil {

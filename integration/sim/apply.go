@@ -94,9 +94,9 @@ func (m *member) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, e
 	}
 	m.confIndex = at.Index
 	r := m.machine.ApplyConfChange(at, stateChange(cc))
-	if refused := r.Err != nil; refused || r.Skipped && at.Index <= m.bootApplied {
+	if r.Err != nil || r.Skipped && at.Index <= m.bootApplied {
 		m.node.ApplyConfChange(nil)
-		return r, nil
+		return r, nil //nolint:nilerr // refused: a result, not a failure
 	}
 	conf := m.node.ApplyConfChange(&cc)
 	m.sim.counts.Conf++

@@ -366,7 +366,7 @@ func (m *member) purge() error {
 	if err := m.dead(err1); err != nil || m.run == nil {
 		return err
 	}
-	_, err := wal.PurgeSnaps(wal.OS(), m.dir, m.sim.keep)
+	_, err := wal.RemoveSnapDBs(wal.OS(), m.dir, m.store.Flushed().Index)
 	return err
 }
 

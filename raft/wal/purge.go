@@ -19,15 +19,10 @@ const KeepFiles = 5
 // goroutine. The names of what was deleted are returned.
 func Purge(fs FS, dir string, keep int) ([]string, error) { return purge(fs, dir, ".wal", keep) }
 
-// PurgeSnaps does the same for .snap files and for received databases.
-func PurgeSnaps(fs FS, dir string, keep int) ([]string, error) {
-	snaps, err := purge(fs, dir, ".snap", keep)
-	if err != nil {
-		return snaps, err
-	}
-	dbs, err := purge(fs, dir, ".snap.db", keep)
-	return append(snaps, dbs...), err
-}
+// PurgeSnaps does the same for .snap files. Received databases are not counted:
+// the log may begin at one that is neither installed nor the newest, so they go
+// by position, with [RemoveSnapDBs].
+func PurgeSnaps(fs FS, dir string, keep int) ([]string, error) { return purge(fs, dir, ".snap", keep) }
 
 func purge(fs FS, dir, suffix string, keep int) (removed []string, err error) {
 	if keep <= 0 {
