@@ -118,6 +118,21 @@ func (a *authoriser) recheck(ctx context.Context, method string, r any) error {
 	return a.refusal(rule, err)
 }
 
+// mayRead checks that the caller of an admitted request may read all of the keys.
+func (a *authoriser) mayRead(ctx context.Context, keys [][]byte) error {
+	if !a.machine.AuthEnabled() {
+		return nil
+	}
+	c := CallerOf(ctx)
+	c.AuthRevision = anyRevision
+	for _, key := range keys {
+		if err := a.machine.CheckRead(c, key, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // refusal is the status of an error.
 func (a *authoriser) refusal(r rule, err error) error {
 	err = a.errors.Status(err)

@@ -20,8 +20,8 @@ type Election struct {
 	*Services
 }
 
-// Campaign waits until the client's lease leads. A client that stops waiting
-// leaves the queue.
+// Campaign waits until the client's lease leads. The header is of the moment at
+// which the client has joined. A client that stops waiting leaves the queue.
 func (e Election) Campaign(ctx context.Context, r *v3electionpb.CampaignRequest) (*v3electionpb.CampaignResponse, error) {
 	p := &place{name: r.Name, lease: r.Lease, value: r.Value}
 	header, held, old, err := e.join(ctx, p)
@@ -30,12 +30,12 @@ func (e Election) Campaign(ctx context.Context, r *v3electionpb.CampaignRequest)
 	}
 	leader := &v3electionpb.LeaderKey{Name: r.Name, Key: p.key, Rev: p.created, Lease: p.lease}
 	if old != nil && !bytes.Equal(old.Value, r.Value) {
-		if header, err = e.proclaim(ctx, leader, r.Value); err != nil {
+		if _, err := e.proclaim(ctx, leader, r.Value); err != nil {
 			return nil, clientError(err)
 		}
 	}
 	if !held {
-		if header, err = e.await(ctx, p, ErrElectionSession); err != nil {
+		if _, err := e.await(ctx, p, ErrElectionSession); err != nil {
 			return nil, clientError(err)
 		}
 	}
@@ -45,7 +45,7 @@ func (e Election) Campaign(ctx context.Context, r *v3electionpb.CampaignRequest)
 // Proclaim replaces what the leader says.
 func (e Election) Proclaim(ctx context.Context, r *v3electionpb.ProclaimRequest) (*v3electionpb.ProclaimResponse, error) {
 	if err := checkProclaim(r); err != nil {
-		return nil, e.errors.Status(err)
+		return nil, clientError(e.errors.Status(err))
 	}
 	header, err := e.proclaim(ctx, r.Leader, r.Value)
 	if err != nil {
@@ -77,7 +77,7 @@ func proclaimTxn(leader *v3electionpb.LeaderKey, value []byte) *pb.TxnRequest {
 // Resign gives leadership up; it is no error not to have it.
 func (e Election) Resign(ctx context.Context, r *v3electionpb.ResignRequest) (*v3electionpb.ResignResponse, error) {
 	if err := checkResign(r); err != nil {
-		return nil, e.errors.Status(err)
+		return nil, clientError(e.errors.Status(err))
 	}
 	response, err := e.innerTxn(ctx, leaveTxn(r.Leader.Key, r.Leader.Rev))
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 type rule struct {
 	// open: anybody, with or without credentials.
 	open bool
+	// anybody: without credentials too, but those that are given must be good.
+	anybody bool
 	// byService: the service asks itself, since it answers a refusal in a way of
 	// its own.
 	byService bool
@@ -34,6 +36,9 @@ type rule struct {
 
 // permit reports why the caller may not make the request.
 func (r rule) permit(m *state.Machine, c state.Caller, request any) error {
+	if r.anybody {
+		return nil
+	}
 	if r.check == nil {
 		return state.ErrPermissionDenied
 	}
@@ -88,7 +93,7 @@ func rules(opsMax int) map[string]rule {
 		pb.Maintenance_Downgrade_FullMethodName:  root,
 
 		pb.Auth_Authenticate_FullMethodName:         open,
-		pb.Auth_AuthStatus_FullMethodName:           open,
+		pb.Auth_AuthStatus_FullMethodName:           {anybody: true},
 		pb.Auth_AuthEnable_FullMethodName:           root,
 		pb.Auth_AuthDisable_FullMethodName:          root,
 		pb.Auth_UserAdd_FullMethodName:              root,
@@ -129,7 +134,10 @@ func addKeyRules(all map[string]rule, user, root rule, opsMax int) {
 
 	all[pb.Lease_LeaseGrant_FullMethodName] = user
 	all[pb.Lease_LeaseRevoke_FullMethodName] = rule{check: to(checkLeaseRevoke)}
-	all[pb.Lease_LeaseKeepAlive_FullMethodName] = user
+	// Who may not end the life of the keys may not prolong it.
+	all[pb.Lease_LeaseKeepAlive_FullMethodName] = rule{check: to(func(m *state.Machine, c state.Caller, r *pb.LeaseKeepAliveRequest) error {
+		return m.CheckLeaseRevoke(c, mvcc.LeaseID(r.ID))
+	})}
 	all[pb.Lease_LeaseTimeToLive_FullMethodName] = rule{check: to(checkLeaseTimeToLive), reads: true}
 	all[pb.Lease_LeaseLeases_FullMethodName] = rule{check: to(checkLeaseLeases), reads: true}
 }
