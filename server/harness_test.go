@@ -1,9 +1,14 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -86,4 +91,28 @@ func must[T any](t *testing.T) func(T, error) T {
 		}
 		return v
 	}
+}
+
+// writeSecret writes a secret for signing tokens and returns the file's name.
+func writeSecret(t *testing.T) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "secret")
+	if err := os.WriteFile(name, []byte("a secret that nobody knows"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// findInFiles fails if any file of the member's data holds the text.
+func (m *testMember) findInFiles(text string) error {
+	return filepath.WalkDir(m.cfg.DataDir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err == nil && bytes.Contains(content, []byte(text)) {
+			err = fmt.Errorf("%s holds %q", path, text)
+		}
+		return err
+	})
 }
