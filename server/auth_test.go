@@ -83,6 +83,23 @@ func TestLoginsEnd(t *testing.T) {
 	wantCode(t, "token from before auth was off", use(root), codes.Unauthenticated, badToken)
 }
 
+// If this fails, clients that still send a token cannot do anything any more
+// once auth is off.
+func TestTokensAreIgnoredWithAuthOff(t *testing.T) {
+	w := &world{testMember: startMember(t, nil)}
+	ctx := withToken(w.ctx, "garbage")
+	for _, c := range []cell{
+		{pb.KV_Put_FullMethodName, "", &pb.PutRequest{Key: []byte("a")}, nil, ""},
+		{pb.KV_RangeStream_FullMethodName, "", &pb.RangeRequest{Key: []byte("a")}, nil, ""},
+		watchCells()[0],
+		{pb.Lease_LeaseKeepAlive_FullMethodName, "", &pb.LeaseKeepAliveRequest{ID: 1}, nil, ""},
+		{pb.Auth_AuthStatus_FullMethodName, "", &pb.AuthStatusRequest{}, nil, ""},
+		{v3lockpb.Lock_Lock_FullMethodName, "", &v3lockpb.LockRequest{Name: []byte("l")}, nil, ""},
+	} {
+		wantCode(t, c.method, w.call(c, ctx), codes.OK, "")
+	}
+}
+
 // If this fails, users are gone or everything is open after a restart.
 func TestAuthSurvivesRestart(t *testing.T) {
 	dir := t.TempDir()
