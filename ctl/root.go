@@ -3,6 +3,8 @@ package ctl
 import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/kvorum/kvorum/ctl/bench"
 )
 
 // newRoot is the tool with all its commands.
@@ -12,8 +14,6 @@ func newRoot(a *app) *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.Args = cobra.ArbitraryArgs
-	root.Args = nil // the default: an unknown command is an error with suggestions
 	a.global.register(root.PersistentFlags())
 	root.PersistentFlags().SortFlags = true
 	root.SetOut(a.Stdout)
@@ -33,7 +33,7 @@ func newRoot(a *app) *cobra.Command {
 		}},
 		{"concurrency", "Concurrency commands", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Authentication commands", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
-		{"utility", "Utility commands", []*cobra.Command{newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+		{"utility", "Utility commands", []*cobra.Command{bench.Command(), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {

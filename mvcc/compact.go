@@ -43,6 +43,11 @@ func (s *Store) compactionRuns() bool {
 	return s.flusher.running != 0
 }
 
+// CompactSlice does one slice of a scheduled compaction, as Run does between its
+// pauses; more says that there is more to do. It is for simulations, in which
+// nobody calls Run.
+func (s *Store) CompactSlice() (more bool, err error) { return s.compactSlice() }
+
 // compactSlice does one slice of the oldest scheduled compaction, if any. more
 // says that there is more to do.
 func (s *Store) compactSlice() (more bool, err error) {

@@ -91,6 +91,9 @@ func (s *Store) flush() error {
 	took := time.Since(began)
 	s.flusher.lastFlush = took
 	s.counts.flushed(b.to-b.from, took)
+	if s.opts.Observe != nil {
+		s.opts.Observe(took)
+	}
 	if s.flusher.copying {
 		s.flusher.copied = append(s.flusher.copied, b.others...)
 	}

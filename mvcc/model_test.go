@@ -455,7 +455,7 @@ func (m *modelRun) comparePrev(e *Event) {
 func TestModel(t *testing.T) {
 	runs := 30
 	if os.Getenv("KVORUM_LONG") != "" {
-		runs = 2000
+		runs = 500
 	}
 	seed := seedOf(t)
 	for run := range uint64(runs) {

@@ -15,20 +15,24 @@ type Options struct {
 	FlushEvery        time.Duration // how long an applied entry may stay unflushed; 100 ms
 	FlushRecords      int           // flush earlier at so many records; 10,000
 	UnflushedBytesMax int           // Publish waits for the flusher beyond this; 256 MiB
-	TailBytes         int           // flushed records kept in memory; 32 MiB
+	TailBytes         int           // flushed records kept in memory; 16 MiB
 	CompactionBatch   int           // revisions removed per transaction; 1000
 	CompactionPause   time.Duration // between two of them; 10 ms
 	CompactHashes     bool          // hash the whole store at each compaction, for comparing members
 	MmapBytes         int64         // address space reserved for the file; 10 GiB
 	LockTimeout       time.Duration // for the file lock; 0 waits for ever
 	NoSync            bool          // for tests: never fsync
+
+	// Observe, if set, is told how long each commit to the file took. It runs on
+	// the flusher and must not wait.
+	Observe func(commit time.Duration)
 }
 
 func (o Options) withDefaults() Options {
 	def(&o.FlushEvery, 100*time.Millisecond)
 	def(&o.FlushRecords, 10_000)
 	def(&o.UnflushedBytesMax, 256<<20)
-	def(&o.TailBytes, 32<<20)
+	def(&o.TailBytes, 16<<20)
 	def(&o.CompactionBatch, 1000)
 	def(&o.CompactionPause, 10*time.Millisecond)
 	def(&o.MmapBytes, 10<<30)

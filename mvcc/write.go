@@ -24,6 +24,10 @@ func (w *Writer) rev() Revision {
 	return w.main - 1
 }
 
+// Revision is what the answer to the entry carries: the entry's own revision
+// once it has changed a key, the one before it until then.
+func (w *Writer) Revision() Revision { return w.rev() }
+
 // view is the unfinished entry's own picture. mu is held.
 func (w *Writer) view() *view { return w.s.working(w.rev()) }
 

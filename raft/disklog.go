@@ -9,6 +9,7 @@ import (
 // DiskLog is the Log of a member that runs: a write-ahead log and the folder of
 // its .snap files.
 type DiskLog struct {
+	fs      wal.FS
 	log     *wal.Log
 	snapDir string
 	noSync  bool
@@ -22,7 +23,12 @@ const unsyncedBytesMax = 64_000_000
 // NewDiskLog puts a Log together. With noSync hardly anything waits for the disk,
 // and what was acknowledged may be lost when the power goes.
 func NewDiskLog(log *wal.Log, snapDir string, noSync bool) *DiskLog {
-	return &DiskLog{log: log, snapDir: snapDir, noSync: noSync}
+	return &DiskLog{fs: wal.OS(), log: log, snapDir: snapDir, noSync: noSync}
+}
+
+// NewDiskLogOn puts a Log together on any file system, for simulations.
+func NewDiskLogOn(fs wal.FS, log *wal.Log, snapDir string) *DiskLog {
+	return &DiskLog{fs: fs, log: log, snapDir: snapDir}
 }
 
 // Append implements Log.
@@ -37,7 +43,7 @@ func (d *DiskLog) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
 
 // WriteSnapFile implements Log.
 func (d *DiskLog) WriteSnapFile(s *raftpb.Snapshot) error {
-	return wal.WriteSnapFile(wal.OS(), d.snapDir, s)
+	return wal.WriteSnapFile(d.fs, d.snapDir, s)
 }
 
 // Sync implements Log.

@@ -319,10 +319,7 @@ func merge(waiting []Apply, a Apply) []Apply {
 func (n *Node) publish(leaderChanged bool) {
 	c := n.core
 	n.solo.Store(uint64(c.soloCommit()))
-	s := Status{
-		ID: c.id, Leader: c.lead, Term: c.term, Role: c.role,
-		Commit: c.commit, Applied: Index(c.log.applied), Last: Index(c.log.last()), Conf: c.conf,
-	}
+	s := c.status()
 	n.mu.Lock()
 	n.status = s
 	n.mu.Unlock()

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"log/slog"
 	mrand "math/rand/v2"
 	"os"
 	"runtime/debug"
@@ -12,7 +11,6 @@ import (
 	"strconv"
 	"testing"
 
-	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -86,6 +84,7 @@ func (c *simCounts) add(o simCounts) {
 // sim is a cluster played by one goroutine: every step picks one thing that
 // could happen next, lets it happen, and checks what must always hold.
 type sim struct {
+	src    *mrand.ChaCha8
 	rng    *mrand.Rand
 	nodes  []*simNode // by ID-1; nil: not yet born
 	born   int
@@ -110,18 +109,14 @@ type simEntry struct {
 }
 
 type simNode struct {
-	s       *sim
-	id      MemberID
-	core    *core // nil: down
-	writer  *writer
-	disk    simDisk
-	bodies  []simState  // snapshots received, durable
-	queue   []writeItem // for the writer
-	written []writeItem // for the core
-	applies []Apply
-	pending map[string]bool // proposed here, not yet acknowledged
-	reads   map[*readRound]Index
-	removed bool
+	s        *sim
+	id       MemberID
+	*Stepper // nil: down
+	disk     simDisk
+	bodies   []simState      // snapshots received, durable
+	pending  map[string]bool // proposed here, not yet acknowledged
+	stale    error           // a read that was answered with old data
+	removed  bool
 
 	state   simState // in memory
 	flushed simState // survives a crash
@@ -145,7 +140,7 @@ func newSim(seed uint64) *sim {
 	src := mrand.NewChaCha8(key)
 	rand.Reader = src // the library draws its election timeouts here
 	s := &sim{
-		rng: mrand.New(src), cut: map[[2]MemberID]bool{},
+		src: src, rng: mrand.New(src), cut: map[[2]MemberID]bool{},
 		leaders: map[Term]MemberID{}, acked: map[string]Index{}, nodes: make([]*simNode, simPool),
 	}
 	s.files = seed%4 == 0
@@ -236,7 +231,7 @@ func (s *sim) pick() *simNode { return s.nodes[s.rng.IntN(s.born)] }
 
 func (s *sim) step() error {
 	n := s.pick()
-	if n.core == nil {
+	if n.Stepper == nil {
 		if !n.removed && s.chance(0.05) {
 			return n.start()
 		}
@@ -244,13 +239,13 @@ func (s *sim) step() error {
 	}
 	switch p := s.rng.Float64(); {
 	case p < 0.05:
-		n.core.tick()
+		n.Tick()
 	case p < 0.50:
 		return s.deliver()
 	case p < 0.65:
 		return n.write()
 	case p < 0.75:
-		n.takeWritten()
+		n.TakeWritten()
 	case p < 0.85:
 		return n.apply()
 	case p < 0.93:
@@ -262,9 +257,11 @@ func (s *sim) step() error {
 	case p < 0.98:
 		n.flushed = n.state
 	case p < 0.985:
-		n.takeSnapshot()
+		if err := n.takeSnapshot(); err != nil || n.Stepper == nil {
+			return err
+		}
 	case p < 0.9855:
-		n.core.transfer(s.pick().id)
+		n.TransferLeader(s.pick().id)
 	case p < 0.986+0.006*s.faults:
 		n.crash()
 		return nil
@@ -286,7 +283,7 @@ func (s *sim) deliver() error {
 		s.net = slices.Delete(s.net, i, i+1)
 	}
 	to := s.nodes[m.GetTo()-1]
-	lost := to == nil || to.core == nil ||
+	lost := to == nil || to.Stepper == nil ||
 		!s.calm && (s.cut[[2]MemberID{MemberID(m.GetFrom()), to.id}] || s.chance(0.03))
 	if m.GetType() == raftpb.MsgSnap {
 		if err := s.deliverBody(m, to, lost); err != nil {
@@ -296,26 +293,24 @@ func (s *sim) deliver() error {
 	if lost {
 		return nil
 	}
-	to.core.step(m)
+	to.Step(m)
 	return to.act()
 }
 
 // deliverBody does the transport's part of a snapshot: the body is durable
 // before the message is handed on, and the sender hears how it went.
 func (s *sim) deliverBody(m *raftpb.Message, to *simNode, lost bool) error {
-	status := raft.SnapshotFailure
 	if !lost {
-		status = raft.SnapshotFinish
 		meta := Described(m)
 		to.bodies = append(to.bodies, simState{
 			index: meta.Index, term: meta.Term, conf: meta.Conf, gone: string(m.GetSnapshot().GetData()),
 		})
 	}
 	from := s.nodes[m.GetFrom()-1]
-	if from.core == nil {
+	if from.Stepper == nil {
 		return nil
 	}
-	from.core.rn.ReportSnapshot(m.GetTo(), status)
+	from.ReportSnapshot(MemberID(m.GetTo()), !lost)
 	return from.act()
 }
 
@@ -323,7 +318,7 @@ func (n *simNode) config(start State) Config {
 	return Config{
 		ID: n.id, ElectionTicks: 10, HeartbeatTicks: 1, PreVote: n.s.rng.IntN(4) > 0, Start: start,
 		CatchUpEntries: 20, LogBytesMax: 1 << 20, ApplyBytesMax: 1 << 10, UncommittedBytesMax: 1 << 14,
-		Logger: slog.New(slog.DiscardHandler), nonce: n.s.rng.Uint64(),
+		Log: n.disk, Transport: n, Snapshots: n, Rand: n.s.src,
 	}
 }
 
@@ -338,143 +333,103 @@ func (n *simNode) start() error {
 		}
 	}
 	start.Applied, start.Conf = n.flushed.index, n.flushed.conf
-	c, err := newCore(n.config(start))
-	if err != nil {
+	if n.Stepper, err = NewStepper(n.config(start)); err != nil {
 		return fmt.Errorf("start member %d: %w", n.id, err)
 	}
-	n.core, n.writer = c, newWriter(n.id, n.disk, start)
-	n.queue, n.written, n.applies = nil, nil, nil
-	n.pending, n.reads = map[string]bool{}, map[*readRound]Index{}
+	n.pending = map[string]bool{}
 	n.state = n.flushed
 	return n.act()
 }
 
 func (n *simNode) crash() {
-	n.core = nil
+	n.Stepper = nil
 	n.disk.crash()
 	n.s.counts.Crashes++
 }
 
-// act does what Node.act does, with queues that the simulation drains.
+// Send implements Transport.
+func (n *simNode) Send(messages []*raftpb.Message) { n.s.net = append(n.s.net, messages...) }
+
+// SendSnapshot implements SnapshotSender.
+func (n *simNode) SendSnapshot(m *raftpb.Message) {
+	Describe(m, SnapshotMeta{n.state.index, n.state.term, n.state.conf}, []byte(n.state.gone))
+	n.s.net = append(n.s.net, m)
+}
+
+// act hands out the work and checks what must hold afterwards.
 func (n *simNode) act() error {
-	w := n.core.ready()
-	for _, m := range w.Append {
-		n.queue = append(n.queue, writeItem{message: m})
-	}
-	n.s.net = append(n.s.net, w.Send...)
-	for _, m := range w.Snapshots {
-		Describe(m, SnapshotMeta{n.state.index, n.state.term, n.state.conf}, []byte(n.state.gone))
-		n.s.net = append(n.s.net, m)
-	}
 	var err error
-	for _, a := range w.Applies {
-		for _, e := range a.Entries { // committed here; perhaps never applied here
-			err = errors.Join(err, n.s.agree(n.id, uint64(e.Index), simEntry{uint64(e.Term), string(e.Data)}))
-		}
-		n.applies = merge(n.applies, a)
+	for _, e := range n.Act() { // committed here; perhaps never applied here
+		err = errors.Join(err, n.s.agree(n.id, uint64(e.Index), simEntry{uint64(e.Term), string(e.Data)}))
 	}
-	for i, round := range w.Reads {
-		if floor, mine := n.reads[round]; mine && w.ReadErr[i] == nil {
-			n.s.counts.Reads++
-			if w.ReadIndex[i] < floor {
-				err = fmt.Errorf("stale read on member %d: index %d, but %d was acknowledged before", n.id, w.ReadIndex[i], floor)
-			}
-		}
-		delete(n.reads, round)
-	}
-	n.core.done()
-	if err != nil {
-		return err
-	}
-	return n.check()
+	return errors.Join(err, n.stale, n.check())
 }
 
 func (n *simNode) write() error {
-	if len(n.queue) == 0 {
-		return nil
-	}
-	items := n.queue
-	n.queue = nil
-	answers, err := n.writer.write(items)
+	err := n.Write()
 	if errors.Is(err, errPower) {
 		n.crash()
 		return nil
 	}
-	if err != nil {
-		return err
-	}
-	n.s.net = append(n.s.net, answers...)
-	n.written = append(n.written, items...)
-	return nil
-}
-
-func (n *simNode) takeWritten() {
-	for _, it := range n.written {
-		if it.message != nil {
-			n.core.appended(it.message)
-		}
-	}
-	n.written = nil
+	return err
 }
 
 func (n *simNode) propose() {
-	if !n.core.canPropose() {
-		return
-	}
-	var ps []proposal
+	var ps [][]byte
 	for range 1 + n.s.rng.IntN(3) {
 		n.s.serial++
 		data := fmt.Sprintf("%d/%d", n.id, n.s.serial)
-		ps = append(ps, proposal{data: []byte(data)})
+		ps = append(ps, []byte(data))
 	}
-	taken := n.core.propose(ps)
-	for _, p := range ps[:taken] {
-		n.pending[string(p.data)] = true
+	for _, p := range ps[:n.Propose(ps...)] {
+		n.pending[string(p)] = true
 	}
 }
 
 func (n *simNode) proposeConfChange() {
-	if !n.core.canPropose() {
-		return
-	}
 	kinds := []ConfChangeKind{AddVoter, AddLearner, AddVoter, RemoveMember}
 	cc := ConfChange{Kind: kinds[n.s.rng.IntN(len(kinds))], Member: MemberID(1 + n.s.rng.IntN(simPool))}
-	data, err := cc.Encode()
-	if err != nil {
-		panic(err)
-	}
-	n.core.propose([]proposal{{data: data, kind: EntryConfChange}})
+	n.ProposeConfChange(cc)
 }
 
 func (n *simNode) read() {
-	if solo := n.core.soloCommit(); solo != 0 {
-		n.s.counts.Reads++
-		if solo < n.s.ackedMax {
-			panic(fmt.Sprintf("stale solo read on member %d: %d < %d", n.id, solo, n.s.ackedMax))
-		}
+	if solo, ok := n.SoloIndex(); ok {
+		n.answered(solo, n.s.ackedMax)
 	}
-	if n.core.reads.idle() {
-		round := newReadRound()
-		round.waiters.Add(1)
-		n.reads[round] = n.s.ackedMax
-		n.core.reads.start(round)
+	floor := n.s.ackedMax
+	n.ReadIndex(func(index Index, err error) {
+		if err == nil {
+			n.answered(index, floor)
+		}
+	})
+}
+
+// answered checks a read index against what was acknowledged before the
+// question.
+func (n *simNode) answered(index, floor Index) {
+	n.s.counts.Reads++
+	if index < floor {
+		n.stale = fmt.Errorf("stale read on member %d: index %d, but %d was acknowledged before", n.id, index, floor)
 	}
 }
 
-func (n *simNode) takeSnapshot() {
+func (n *simNode) takeSnapshot() error {
 	if n.flushed.index == 0 {
-		return
+		return nil
 	}
-	meta := SnapshotMeta{n.flushed.index, n.flushed.term, n.flushed.conf}
-	n.queue = append(n.queue, writeItem{taken: meta.proto()})
+	err := n.SaveSnapshot(SnapshotMeta{n.flushed.index, n.flushed.term, n.flushed.conf}, nil)
+	if errors.Is(err, errPower) {
+		n.crash()
+		return nil
+	}
+	return err
 }
 
 func (n *simNode) apply() error {
-	if len(n.applies) == 0 {
+	a, ok := n.NextApply()
+	if !ok {
 		return nil
 	}
-	a := n.applies[0]
-	n.applies = n.applies[1:]
 	if a.Snapshot != nil {
 		n.s.counts.Snapshots++
 		if a.Snapshot.Index <= n.state.index {
@@ -484,7 +439,7 @@ func (n *simNode) apply() error {
 			return fmt.Errorf("member %d: no body for snapshot %d", n.id, a.Snapshot.Index)
 		}
 		n.flushed = n.state
-		n.core.applied(a)
+		n.Applied(a)
 		return n.act()
 	}
 	for i, e := range a.Entries {
@@ -494,11 +449,11 @@ func (n *simNode) apply() error {
 		if err := n.applyEntry(e); err != nil {
 			return err
 		}
-		if n.core == nil {
+		if n.Stepper == nil {
 			return nil // removed
 		}
 	}
-	n.core.applied(a)
+	n.Applied(a)
 	return n.act()
 }
 
@@ -532,10 +487,10 @@ func (n *simNode) applyConf(e Entry, old bool) error {
 		return err
 	}
 	if old || n.refuses(cc) {
-		n.core.applyConfChange(nil)
+		n.ApplyConfChange(nil)
 		return nil
 	}
-	n.state.conf = n.core.applyConfChange(&cc)
+	n.state.conf = n.ApplyConfChange(&cc)
 	if cc.Kind == RemoveMember {
 		n.state.gone += strconv.Itoa(int(cc.Member))
 	}
@@ -546,7 +501,7 @@ func (n *simNode) applyConf(e Entry, old bool) error {
 		if err := n.act(); err != nil { // its last words
 			return err
 		}
-		n.flushed, n.removed, n.core = n.state, true, nil
+		n.flushed, n.removed, n.Stepper = n.state, true, nil
 	}
 	return nil
 }
@@ -634,10 +589,9 @@ func (s *sim) heal() error {
 			if err := s.calmRound(n, round); err != nil {
 				return fmt.Errorf("after healing: %w", err)
 			}
-			if n.core != nil && round%200 == 199 && n.core.role == Leader && n.core.canPropose() {
+			if n.Stepper != nil && round%200 == 199 && n.core.role == Leader && n.core.canPropose() {
 				probe = fmt.Sprintf("probe %d", round)
-				n.core.propose([]proposal{{data: []byte(probe)}})
-				n.pending[probe] = true
+				n.pending[probe] = n.Propose([]byte(probe)) == 1
 			}
 		}
 		if _, ok := s.acked[probe]; ok && s.even() {
@@ -649,7 +603,7 @@ func (s *sim) heal() error {
 
 func (s *sim) describe() (out string) {
 	for _, n := range s.nodes[:s.born] {
-		if n.core == nil {
+		if n.Stepper == nil {
 			out += fmt.Sprintf("member %d: down, removed %v\n", n.id, n.removed)
 			continue
 		}
@@ -660,19 +614,19 @@ func (s *sim) describe() (out string) {
 }
 
 func (s *sim) calmRound(n *simNode, round int) error {
-	if n.core == nil {
+	if n.Stepper == nil {
 		return n.start()
 	}
 	if round%5 == 0 {
-		n.core.tick()
+		n.Tick()
 	}
 	if err := n.act(); err != nil {
 		return err
 	}
-	if err := n.write(); err != nil || n.core == nil {
+	if err := n.write(); err != nil || n.Stepper == nil {
 		return err
 	}
-	n.takeWritten()
+	n.TakeWritten()
 	if err := n.act(); err != nil {
 		return err
 	}
@@ -692,7 +646,7 @@ func (s *sim) calmRound(n *simNode, round int) error {
 func (s *sim) even() bool {
 	conf := ConfState{}
 	for _, n := range s.nodes[:s.born] {
-		if n.core != nil && n.core.role == Leader && n.state.index == Index(len(s.committed)) {
+		if n.Stepper != nil && n.core.role == Leader && n.state.index == Index(len(s.committed)) {
 			conf = n.state.conf
 		}
 	}

@@ -92,6 +92,13 @@ func (n *Node) Progress(ctx context.Context) ([]Progress, error) {
 	return list, nil
 }
 
+func (c *core) status() Status {
+	return Status{
+		ID: c.id, Leader: c.lead, Term: c.term, Role: c.role,
+		Commit: c.commit, Applied: Index(c.log.applied), Last: Index(c.log.last()), Conf: c.conf,
+	}
+}
+
 func (c *core) progress() []Progress {
 	var list []Progress
 	c.rn.WithProgress(func(id uint64, typ raft.ProgressType, pr tracker.Progress) {

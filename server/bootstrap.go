@@ -63,11 +63,24 @@ func (c *Config) boot(ctx context.Context, log *slog.Logger, client *http.Client
 	}
 	switch {
 	case wal.Exists(wal.OS(), p.wal):
+		defer tellSlowOpen(log, p.db())()
 		return c.restart(p, log, storeOptions)
 	case c.InitialClusterState == ClusterExisting:
 		return c.join(ctx, p, client, storeOptions)
 	}
 	return c.create(p, storeOptions)
+}
+
+// slowOpenAfter is when an operator is told why a member does not start yet.
+const slowOpenAfter = 10 * time.Second
+
+// tellSlowOpen logs that the database is not open yet, unless the returned
+// function is called soon: the wait for its lock has no end.
+func tellSlowOpen(log *slog.Logger, path string) (opened func()) {
+	timer := time.AfterFunc(slowOpenAfter, func() {
+		log.Warn("db file is flocked by another process, or taking too long", "path", path, "took", slowOpenAfter)
+	})
+	return func() { timer.Stop() }
 }
 
 func (c *Config) prepareFolders(p paths, log *slog.Logger) error {
@@ -100,14 +113,9 @@ func (c *Config) openStore(p paths, m *member, o mvcc.Options) (err error) {
 	return nil
 }
 
-// create starts a member of a new cluster. Every member writes the same first
-// entries: one addition per member, already committed.
+// create starts a member of a new cluster.
 func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
-	all, self, err := c.initialMembers()
-	if err != nil {
-		return nil, err
-	}
-	m, err := newMember(all, self)
+	m, err := c.firstState()
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +134,18 @@ func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
 	return m, nil
 }
 
-// newMember is a member of a new cluster before anything is on disk.
+// firstState is who this member of a new cluster is, before anything is on
+// disk.
+func (c *Config) firstState() (*member, error) {
+	all, self, err := c.initialMembers()
+	if err != nil {
+		return nil, err
+	}
+	return newMember(all, self)
+}
+
+// newMember is a member with the first entries, which every member writes the
+// same: one addition per member, already committed.
 func newMember(all []state.Member, self state.Member) (*member, error) {
 	changes := make([]raft.ConfChange, len(all))
 	for i, m := range all {
@@ -149,6 +168,10 @@ func (m *member) createLog(p paths) error {
 	if m.log, err = wal.Create(wal.OS(), p.wal, text); err != nil {
 		return fmt.Errorf("create log: %w", err)
 	}
+	return m.writeFirst()
+}
+
+func (m *member) writeFirst() error {
 	if err := m.log.Append(m.start.HardState, m.start.Entries); err != nil {
 		return fmt.Errorf("write first entries: %w", err)
 	}
@@ -226,7 +249,32 @@ func (c *Config) restart(p paths, log *slog.Logger, o mvcc.Options) (*member, er
 		m.close()
 		return nil, err
 	}
+	if err := c.finishCreation(m, log); err != nil {
+		m.close()
+		return nil, err
+	}
 	return m, nil
+}
+
+// finishCreation writes the first entries of a member of a new cluster that
+// crashed after its log was made and before they were in it. Such a member has
+// neither voted nor acknowledged anything. One that joins gets its first entries
+// from the leader; its ID is not the one that the flags give.
+func (c *Config) finishCreation(m *member, log *slog.Logger) error {
+	blank := len(m.start.Entries) == 0 && m.start.HardState.GetTerm() == 0 && m.start.Snapshot.Index == 0 && m.start.Applied == 0
+	if !blank || c.InitialClusterState != ClusterNew {
+		return nil
+	}
+	first, err := c.firstState()
+	if err != nil {
+		return fmt.Errorf("the log is empty: %w", err)
+	}
+	if first.self != m.self || first.cluster != m.cluster {
+		return nil
+	}
+	log.Info("the log is empty; creating the member again", "member", fmt.Sprintf("%x", uint64(m.self)))
+	m.start = first.start
+	return m.writeFirst()
 }
 
 // openStoreAt opens the database; one that is older than the log's snapshot is

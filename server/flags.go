@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/url"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -191,7 +194,42 @@ func storageFlags(fs *flag.FlagSet, c *Config) {
 	fs.IntVar(&c.CompactionBatch, "compaction-batch-limit", c.CompactionBatch, "revisions removed in one slice of a compaction")
 	fs.DurationVar(&c.CompactionSleep, "compaction-sleep-interval", c.CompactionSleep, "pause between slices of a compaction")
 	fs.Var(choiceValue{&c.AutoCompactionMode, []string{CompactPeriodic, CompactRevision}}, "auto-compaction-mode", "periodic or revision")
+	fs.Func("feature-gates", "Name=true,…: "+strings.Join(featureNames(), ", "), c.setFeatures)
 	fs.StringVar(&c.AutoCompaction, "auto-compaction-retention", c.AutoCompaction, "what auto-compaction keeps: hours or a duration (periodic), or revisions; 0 is off")
+}
+
+// features are etcd's feature gates with their defaults.
+func features() map[string]bool {
+	return map[string]bool{
+		"AllAlpha": false, "AllBeta": false, "CompactHashCheck": false, "FastLeaseKeepAlive": true,
+		"InitialCorruptCheck": false, "LeaseCheckpoint": false, "LeaseCheckpointPersist": false, "PriorityRequest": false,
+		"SetMemberLocalAddr": false, "StopGRPCServiceOnDefrag": false, "TxnModeWriteWithSharedBuffer": true,
+	}
+}
+
+func featureNames() []string { return slices.Sorted(maps.Keys(features())) }
+
+// setFeatures takes a list Name=true,…. A feature that this version lacks can
+// only be given its default.
+func (c *Config) setFeatures(list string) error {
+	known := features()
+	for part := range strings.SplitSeq(list, ",") {
+		name, text, _ := strings.Cut(strings.TrimSpace(part), "=")
+		normal, ok := known[name]
+		if !ok {
+			return fmt.Errorf("unrecognized feature gate: %s", name)
+		}
+		on, err := strconv.ParseBool(text)
+		switch {
+		case err != nil:
+			return fmt.Errorf("invalid value of %s: %w", name, err)
+		case name == "CompactHashCheck":
+			c.CompactHashes = on
+		case on != normal:
+			return fmt.Errorf("feature gate %s=%t is not supported by this version", name, on)
+		}
+	}
+	return nil
 }
 
 func clientFlags(fs *flag.FlagSet, c *Config) {

@@ -47,6 +47,8 @@ func TestFlagErrors(t *testing.T) {
 		{args: []string{"--auth-token-ttl", "-1"}, want: `invalid value "-1" for flag -auth-token-ttl`},
 		{args: []string{"--auth-token-ttl", "999999999999"}, want: "--auth-token-ttl must be between"},
 		{args: []string{"--bcrypt-cost", "high"}, want: `invalid value "high" for flag -bcrypt-cost`},
+		{args: []string{"--feature-gates", "Bogus=true"}, want: "unrecognized feature gate: Bogus"},
+		{args: []string{"--feature-gates", "LeaseCheckpoint=true"}, want: "LeaseCheckpoint=true is not supported"},
 		{args: []string{"extra"}, want: `"extra" is not a valid flag`},
 		{args: []string{"--name", "a"}, env: []string{"ETCD_NAME=b"}, want: "conflicting environment variable ETCD_NAME"},
 		{env: []string{"ETCD_SNAPSHOT_COUNT=many"}, want: "ETCD_SNAPSHOT_COUNT"},

@@ -20,6 +20,7 @@ func (s *Server) registerMetrics() {
 		return 0
 	}
 	m.Info("etcd_server_version", "The API version that is implemented.", "server_version", version.API)
+	m.Info("kvorum_server_version", "The version of this software.", "kvorum_version", version.Kvorum)
 	m.Info("etcd_server_go_version", "The Go version of the build.", "server_go_version", runtime.Version())
 	m.Info("etcd_server_id", "The member ID.", "server_id", strconv.FormatUint(uint64(s.self), 16))
 	m.Gauge("etcd_server_has_leader", "Whether this member sees a leader.", func() float64 { return flag(s.node.Leader() != 0) })

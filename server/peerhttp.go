@@ -66,9 +66,15 @@ func peerMembers(members []state.Member) []peerMember {
 	return out
 }
 
+// writeJSON answers with v and no newline behind it, as etcd does.
 func writeJSON(w http.ResponseWriter, v any) {
+	body, err := json.Marshal(v)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(v) // the reader has gone: nothing to tell it
+	_, _ = w.Write(body) // the reader has gone: nothing to tell it
 }
 
 func (s *Server) serveMembers(w http.ResponseWriter, r *http.Request) {

@@ -28,14 +28,22 @@ func (q *quota) fits(cost int64, now time.Time) bool {
 		return true
 	}
 	if last := q.looked.Load(); now.UnixNano()-last > int64(quotaLook) && q.looked.CompareAndSwap(last, now.UnixNano()) {
-		q.spent.Store(0)
-		q.seen.Store(q.size())
+		q.look()
 	}
 	if q.seen.Load()+q.spent.Load()+cost >= q.max {
-		return false
+		// There may be room since the last look: a defragmentation is over.
+		q.look()
+		if q.seen.Load()+cost >= q.max {
+			return false
+		}
 	}
 	q.spent.Add(cost)
 	return true
+}
+
+func (q *quota) look() {
+	q.spent.Store(0)
+	q.seen.Store(q.size())
 }
 
 // CheckQuota implements api.Member. The first request that does not fit raises

@@ -28,6 +28,9 @@ const (
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
 	versionsEvery     = 4 * time.Second
+	// RPCs run on so many goroutines that are kept: their stacks have grown to
+	// what a request needs. When all are taken, gRPC starts more.
+	streamWorkers = 1024
 )
 
 func dialPeer(ctx context.Context, network, address string) (net.Conn, error) {
@@ -133,11 +136,12 @@ func ignoreStopped(err error) error {
 // newGRPC is the gRPC server with all services.
 func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
-		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), ProgressInterval: s.cfg.ProgressInterval,
+		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost})
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
 		grpc.ForceServerCodecV2(api.Codec{}),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),

@@ -173,7 +173,7 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
-		NoSync: s.cfg.UnsafeNoFsync,
+		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.Commit,
 	}
 }
 
@@ -252,6 +252,9 @@ func (s *Server) handOver() {
 	if err := s.node.TransferAway(ctx); err != nil {
 		s.log.Warn("leadership was not handed over", "error", err.Error())
 		return
+	}
+	if s.leading() {
+		return // nobody else can lead
 	}
 	s.log.Info("leadership handed over", "to", fmt.Sprintf("%x", uint64(s.node.Leader())))
 }

@@ -24,8 +24,13 @@ type takenSnapshot struct {
 }
 
 // offerSnapshot asks for a raft snapshot when enough was applied since the
-// last. One at a time; the applier does not wait for it.
+// last. One at a time; the applier does not wait for it. After a crash, entries
+// come again that the state is ahead of: it then has the membership of a later
+// position, so nothing is offered until it has caught up.
 func (a *applier) offerSnapshot(last raft.Entry) {
+	if a.store.Applied().Index > uint64(last.Index) {
+		return
+	}
 	if uint64(last.Index)-a.snapshotIndex <= a.cfg.SnapshotCount {
 		return
 	}

@@ -97,14 +97,18 @@ func TestReadersWaitForTheirIndex(t *testing.T) {
 // If this fails, the database outgrows its quota, or a full one refuses work
 // that fits.
 func TestQuota(t *testing.T) {
-	size := int64(100)
-	q := quota{max: 1000, size: func() int64 { return size }}
-	if !q.fits(500, second(0)) || !q.fits(300, second(0)) || q.fits(100, second(0)) {
-		t.Error("500 and 300 fit beside 100 in 1000, another 100 does not")
+	size, looks := int64(100), 0
+	q := quota{max: 1000, size: func() int64 { looks++; return size }}
+	if !q.fits(500, second(0)) || !q.fits(300, second(0)) || looks != 1 {
+		t.Errorf("500 and 300 fit beside 100 in 1000, with one look at the size and not %d", looks)
 	}
-	size = 200
-	if !q.fits(500, second(1)) {
-		t.Error("a new look at the size must count")
+	size = 900 // they have arrived
+	if q.fits(100, second(0)) {
+		t.Error("another 100 does not fit")
+	}
+	size = 200 // defragmented a moment later
+	if !q.fits(500, second(0)) {
+		t.Error("the size must be looked at again before a request is refused")
 	}
 	if none := (quota{}); !none.fits(1<<60, second(0)) {
 		t.Error("no quota refuses nothing")

@@ -3,15 +3,17 @@
 package main
 
 import (
+	"context"
 	"os"
 
 	"github.com/kvorum/kvorum/ctl"
+	"github.com/kvorum/kvorum/internal/version"
+	"github.com/kvorum/kvorum/server"
 )
 
-// version is that of this program; releases set it at link time.
-var version = "0.1.0"
-
 func main() {
-	// Restore is nil until package server provides it.
-	os.Exit(ctl.Main(ctl.OSConfig(version, nil)))
+	restore := func(ctx context.Context, o ctl.RestoreOptions) error {
+		return server.Restore(ctx, server.RestoreOptions(o))
+	}
+	os.Exit(ctl.Main(ctl.OSConfig(version.Kvorum, restore)))
 }

@@ -85,10 +85,6 @@ func hexMembers(r *pb.MemberListResponse) any {
 func (p *Printer) MemberAdd(r *pb.MemberAddResponse, name string) error {
 	return p.show(forms{
 		simple: func() { p.simpleMemberAdd(r, name) }, json: r, proto: r,
-		fields: func() {
-			p.headerFields(r.Header)
-			p.field("ID", p.id(r.Member.GetID()))
-		},
 	})
 }
 
@@ -114,37 +110,37 @@ func (p *Printer) simpleMemberAdd(r *pb.MemberAddResponse, name string) {
 	p.line("ETCD_INITIAL_CLUSTER_STATE=\"existing\"")
 }
 
-// MemberRemove, MemberUpdate and MemberPromote show what happened to a member.
+// MemberRemove shows that a member is gone.
 func (p *Printer) MemberRemove(id uint64, r *pb.MemberRemoveResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Member %16x removed from cluster %16x", id, r.Header.GetClusterId())
 	}})
 }
 
 // MemberUpdate shows that a member has new addresses.
 func (p *Printer) MemberUpdate(id uint64, r *pb.MemberUpdateResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Member %16x updated in cluster %16x", id, r.Header.GetClusterId())
 	}})
 }
 
 // MemberPromote shows that a learner became a voter.
 func (p *Printer) MemberPromote(id uint64, r *pb.MemberPromoteResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Member %16x promoted in cluster %16x", id, r.Header.GetClusterId())
 	}})
 }
 
 // MoveLeader shows a change of leader.
 func (p *Printer) MoveLeader(from, to uint64, r *pb.MoveLeaderResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Leadership transferred from %x to %x", from, to)
 	}})
 }
 
 // Downgrade shows what became of a downgrade: validate, enable or cancel.
 func (p *Printer) Downgrade(what string, r *pb.DowngradeResponse) error {
-	return p.show(forms{json: r, proto: r, fields: func() { p.headerFields(r.Header) }, simple: func() {
+	return p.show(forms{json: r, proto: r, simple: func() {
 		p.line("Downgrade %s success, cluster version %s", what, r.Version)
 	}})
 }

@@ -154,6 +154,11 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 		defer prepared.Close()
 		loads[i] = prepared
 	}
+	for _, s := range systems {
+		if err := calm(ctx, s.cluster); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
 	results := make([][]figures, len(systems))
 	for round := range b.settings.rounds {
 		for turn := range systems {
@@ -166,6 +171,33 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 		}
 	}
 	return results, nil
+}
+
+// What a load has left to do (garbage, flushes, snapshots) must not be charged to the next one: calm waits until the
+// servers use less than calmShare of a CPU, at most calmMax.
+const (
+	calmLook  = 500 * time.Millisecond
+	calmShare = 0.05
+	calmMax   = 30 * time.Second
+)
+
+func calm(ctx context.Context, c *process.Cluster) error {
+	look := time.NewTicker(calmLook)
+	defer look.Stop()
+	last, err := cpu(c)
+	for until := time.Now().Add(calmMax); err == nil && time.Now().Before(until); {
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		var now time.Duration
+		if now, err = cpu(c); err == nil && float64(now-last) < calmShare*float64(calmLook) {
+			return nil
+		}
+		last = now
+	}
+	return err
 }
 
 // measure is one round.

@@ -82,7 +82,10 @@ func TestHashKVEqualOnAllMembers(t *testing.T) {
 func TestHashKVEqualsEtcds(t *testing.T) {
 	hashes := map[string]string{}
 	for name, binary := range map[string]string{"target": targetBinary(t), "etcd": etcdBinary(t)} {
-		e := newEnv(t, startCluster(t, process.Options{Binary: binary, Size: 1}))
+		// At a compaction's own revision etcd answers with the hash that it took before it deleted; Kvorum takes that
+		// hash only when it is to be compared.
+		args := []string{"--feature-gates=CompactHashCheck=true"}
+		e := newEnv(t, startCluster(t, process.Options{Binary: binary, Size: 1, Args: args}))
 		e.prefix = "same/"
 		first := e.history()
 		if _, err := e.Compact(e.ctx, first+2, clientv3.WithCompactPhysical()); err != nil {
@@ -106,6 +109,7 @@ func TestHashKVEqualsEtcds(t *testing.T) {
 // A backup must be whole: its last 32 bytes are the hash of all before them.
 func TestSnapshotStream(t *testing.T) {
 	eachSize(t, func(t *testing.T, e *env) {
+		e = e.on(0)
 		e.put("k", strings.Repeat("v", 100000))
 		snapshot, err := e.SnapshotWithVersion(e.ctx)
 		if err != nil {
@@ -141,18 +145,29 @@ func TestDefragment(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := e.Defragment(e.ctx, m.ClientURL); err != nil {
-				t.Fatal(err)
-			}
-			after, err := e.Status(e.ctx, m.ClientURL)
-			if err != nil || after.DbSize >= before.DbSize {
-				t.Errorf("%s: %d bytes before, %d after, %v", m.Name, before.DbSize, after.DbSize, err)
-			}
+			e.shrink(m, before.DbSize)
 		}
 		if string(e.get("big").Kvs[0].Value) != value {
 			t.Error("the value changed")
 		}
 	})
+}
+
+// shrink defragments a member until it has become smaller: the compaction may still be at work there.
+func (e *env) shrink(m *process.Member, size int64) {
+	e.t.Helper()
+	for {
+		if _, err := e.Defragment(e.ctx, m.ClientURL); err != nil {
+			e.t.Fatalf("%s has not become smaller than %d bytes: %v", m.Name, size, err)
+		}
+		after, err := e.Status(e.ctx, m.ClientURL)
+		if err != nil {
+			e.t.Fatalf("%s has not become smaller than %d bytes: %v", m.Name, size, err)
+		}
+		if after.DbSize < size {
+			return
+		}
+	}
 }
 
 // A full store must refuse writes, say why, let the operator make room, and then take writes again.

@@ -180,6 +180,14 @@ func newClient(t *testing.T, endpoints ...string) *clientv3.Client {
 	return client
 }
 
+// on is the same test through one member only: what it has answered, it has applied, while another may be behind.
+func (e *env) on(member int) *env {
+	e.t.Helper()
+	one := *e
+	one.Client = newClient(e.t, e.cluster.Members[member%len(e.cluster.Members)].Endpoint())
+	return &one
+}
+
 // key is a key of this test.
 func (e *env) key(name string) string { return e.prefix + name }
 

@@ -60,7 +60,7 @@ func TestTxnCompares(t *testing.T) {
 			trial{"range of nothing", clientv3.Compare(clientv3.Version(none).WithRange(none+"z"), "=", 0), true},
 		)
 		for _, trial := range all {
-			got, err := e.Txn(e.ctx).If(trial.cmp).Commit()
+			got, err := e.Txn(e.ctx).If(trial.cmp).Then(clientv3.OpGet(k)).Else(clientv3.OpGet(k)).Commit()
 			if err != nil {
 				t.Fatalf("%s: %v", trial.name, err)
 			}

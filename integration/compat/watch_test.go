@@ -167,6 +167,7 @@ func (e *env) putMany(from, to int) {
 // A watcher that asks for what is compacted must be told so, with the revision to go on from.
 func TestWatchCompacted(t *testing.T) {
 	eachSize(t, func(t *testing.T, e *env) {
+		e = e.on(0)
 		r1 := e.put("k", "1")
 		r2 := e.put("k", "2")
 		if _, err := e.Compact(e.ctx, r2); err != nil {
@@ -208,20 +209,26 @@ func TestWatchProgress(t *testing.T) {
 }
 
 // Answers above the client's message limit would break the stream: they must come in pieces when asked for.
+// One revision can be that large when it changes large values and the watcher wants those before, too.
 func TestWatchFragments(t *testing.T) {
 	eachSize(t, func(t *testing.T, e *env) {
-		const puts = 6
-		value := strings.Repeat("v", 900<<10)
-		first := e.put("0", value)
-		for i := 1; i < puts; i++ {
-			e.put(fmt.Sprint(i), value)
+		e = e.on(0)
+		const puts = 2
+		value := strings.Repeat("v", 700<<10)
+		var rev int64
+		for range 2 {
+			answer, err := e.Txn(e.ctx).Then(clientv3.OpPut(e.prefix+"0", value), clientv3.OpPut(e.prefix+"1", value)).Commit()
+			if err != nil {
+				t.Fatal(err)
+			}
+			rev = answer.Header.Revision
 		}
 		stream, err := pb.NewWatchClient(e.ActiveConnection()).Watch(e.ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		create := &pb.WatchCreateRequest{
-			Key: []byte(e.prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(e.prefix)), StartRevision: first, Fragment: true,
+			Key: []byte(e.prefix), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(e.prefix)), StartRevision: rev, Fragment: true, PrevKv: true,
 		}
 		if err := stream.Send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_CreateRequest{CreateRequest: create}}); err != nil {
 			t.Fatal(err)

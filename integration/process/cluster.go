@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -27,7 +28,7 @@ const (
 	readyLine = "ready to serve client requests"
 	readyMax  = 60 * time.Second
 	stopMax   = 20 * time.Second
-	tailLines = 200
+	tailLines = 5000
 )
 
 var errExited = errors.New("the server exited before it served")
@@ -41,6 +42,11 @@ type Options struct {
 	Token  string   // initial cluster token; "" = DefaultToken
 	// Prepare, when given, fills m.Dir before a member of the new cluster starts, such as from a snapshot.
 	Prepare func(m *Member, initialCluster string) error
+	// Advertise, when given, makes the peer URL that the others are told out of the one the member listens on, such as
+	// that of a proxy.
+	Advertise func(name, listenURL string) (advertised string, err error)
+	// MemberDir, when given, chooses the data directory of a member.
+	MemberDir func(name string) string
 }
 
 // DefaultToken is the cluster token of clusters that were given none.
@@ -52,26 +58,58 @@ type Cluster struct {
 	options Options
 }
 
-// Member is one server. Its fields do not change; its process does, with Start and Stop.
+// Member is one server. Its process comes and goes, with Start and Kill; its exported fields may be changed while it does
+// not run.
 type Member struct {
-	Name, Dir string
-	ClientURL string
-	PeerURL   string
-	binary    string
-	args      []string
+	Name, Dir  string
+	ClientURL  string
+	PeerURL    string   // as the others see it
+	ListenPeer string   // where it listens; "" = PeerURL
+	Binary     string   // what is run
+	Args       []string // its flags; of flags given twice the last one counts
+	Env        []string // variables besides those of this process
+
 	mu        sync.Mutex
-	cmd       *exec.Cmd     // guarded by mu; nil: not running
-	exited    chan struct{} // guarded by mu; closed when cmd has ended
-	tail      []string      // guarded by mu: the last log lines
-	ready     chan struct{} // guarded by mu; closed at the line that says so
-	readySeen bool          // guarded by mu
+	cmd       *exec.Cmd        // guarded by mu; nil: not running
+	exited    chan struct{}    // guarded by mu; closed when cmd has ended
+	state     *os.ProcessState // guarded by mu; how the last process ended
+	tail      []string         // guarded by mu: the last log lines
+	logged    int              // guarded by mu: lines logged since the first start
+	ready     chan struct{}    // guarded by mu; closed at the line that says so
+	readySeen bool             // guarded by mu
 }
+
+// startTries is how often a cluster is started: between finding a free port and using it, somebody else may take it.
+const startTries = 3
 
 // Start starts a new cluster and waits until all members serve.
 func Start(o Options) (*Cluster, error) {
+	for try := 1; ; try++ {
+		c, err := startOnce(o)
+		if err == nil || try == startTries || o.Prepare != nil || !strings.Contains(err.Error(), "address already in use") {
+			return c, err
+		}
+		for i := range o.Size {
+			if err := os.RemoveAll(filepath.Join(o.Dir, memberName(i)+dirSuffix)); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// memberName is the name of a cluster's i-th first member; its data directory has the suffix.
+func memberName(i int) string { return fmt.Sprintf("m%d", i+1) }
+
+const dirSuffix = ".etcd"
+
+func startOnce(o Options) (*Cluster, error) {
 	c := &Cluster{options: o}
+	ports, err := FreePorts(2 * o.Size) // all at once: no two members get the same
+	if err != nil {
+		return nil, err
+	}
 	for i := range o.Size {
-		m, err := c.newMember(fmt.Sprintf("m%d", i+1))
+		m, err := c.newMember(memberName(i), ports[2*i], ports[2*i+1])
 		if err != nil {
 			return nil, err
 		}
@@ -79,7 +117,7 @@ func Start(o Options) (*Cluster, error) {
 	}
 	initial := c.InitialCluster()
 	for _, m := range c.Members {
-		m.args = append(m.args, "--initial-cluster", initial, "--initial-cluster-state", "new")
+		m.Args = append(m.Args, "--initial-cluster", initial, "--initial-cluster-state", "new")
 		if o.Prepare == nil {
 			continue
 		}
@@ -87,22 +125,11 @@ func Start(o Options) (*Cluster, error) {
 			return nil, fmt.Errorf("prepare %s: %w", m.Name, err)
 		}
 	}
-	if err := c.startAll(); err != nil {
+	if err := c.StartAll(); err != nil {
 		c.Stop()
 		return nil, err
 	}
 	return c, nil
-}
-
-// startAll starts every member that is not running, at the same time, and waits until all serve.
-func (c *Cluster) startAll() error {
-	failures := make([]error, len(c.Members))
-	var group sync.WaitGroup
-	for i, m := range c.Members {
-		group.Go(func() { failures[i] = m.Start() })
-	}
-	group.Wait()
-	return errors.Join(failures...)
 }
 
 // InitialCluster is the value of --initial-cluster.
@@ -116,25 +143,35 @@ func (c *Cluster) InitialCluster() string {
 
 // Join prepares a member for a running cluster: add m.PeerURL to the cluster, then call m.Start.
 func (c *Cluster) Join(name string) (*Member, error) {
-	m, err := c.newMember(name)
-	if err != nil {
-		return nil, err
-	}
-	c.Members = append(c.Members, m)
-	m.args = append(m.args, "--initial-cluster", c.InitialCluster(), "--initial-cluster-state", "existing")
-	return m, nil
-}
-
-func (c *Cluster) newMember(name string) (*Member, error) {
 	ports, err := FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{
-		Name: name, Dir: filepath.Join(c.options.Dir, name+".etcd"), binary: c.options.Binary,
-		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), PeerURL: fmt.Sprintf("http://127.0.0.1:%d", ports[1]),
+	m, err := c.newMember(name, ports[0], ports[1])
+	if err != nil {
+		return nil, err
 	}
-	m.args = m.flags(c.options)
+	c.Members = append(c.Members, m)
+	m.Args = append(m.Args, "--initial-cluster", c.InitialCluster(), "--initial-cluster-state", "existing")
+	return m, nil
+}
+
+func (c *Cluster) newMember(name string, clientPort, peerPort int) (*Member, error) {
+	m := &Member{
+		Name: name, Dir: filepath.Join(c.options.Dir, name+dirSuffix), Binary: c.options.Binary,
+		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", clientPort), ListenPeer: fmt.Sprintf("http://127.0.0.1:%d", peerPort),
+	}
+	m.PeerURL = m.ListenPeer
+	if c.options.Advertise != nil {
+		var err error
+		if m.PeerURL, err = c.options.Advertise(name, m.ListenPeer); err != nil {
+			return nil, fmt.Errorf("advertise %s: %w", name, err)
+		}
+	}
+	if c.options.MemberDir != nil {
+		m.Dir = c.options.MemberDir(name)
+	}
+	m.Args = m.flags(c.options)
 	return m, nil
 }
 
@@ -146,23 +183,32 @@ func (m *Member) flags(o Options) []string {
 	return append([]string{
 		"--name", m.Name, "--data-dir", m.Dir,
 		"--listen-client-urls", m.ClientURL, "--advertise-client-urls", m.ClientURL,
-		"--listen-peer-urls", m.PeerURL, "--initial-advertise-peer-urls", m.PeerURL,
+		"--listen-peer-urls", m.ListenPeer, "--initial-advertise-peer-urls", m.PeerURL,
 		"--initial-cluster-token", token,
 	}, o.Args...)
 }
 
+// Ports are taken from below those that the system gives to outgoing connections: one of these could take the port of a
+// member that is down for a moment.
+const portMin, portMax = 11000, 32000
+
 // FreePorts are TCP ports of the loopback address that nobody listened on a moment ago, all different.
 func FreePorts(n int) ([]int, error) {
 	var ports []int
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	const triesMax = 1000
+	for range triesMax {
+		if len(ports) == n {
+			return ports, nil
+		}
+		port := portMin + rand.IntN(portMax-portMin)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, fmt.Errorf("find a free port: %w", err)
+			continue
 		}
 		defer func() { _ = l.Close() }()
-		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+		ports = append(ports, port)
 	}
-	return ports, nil
+	return nil, errors.New("find a free port: all are taken")
 }
 
 // Endpoints are the client addresses, host:port.
@@ -196,21 +242,23 @@ func (m *Member) Launch() error {
 	if err := os.MkdirAll(filepath.Dir(m.Dir), 0o700); err != nil {
 		return err
 	}
-	cmd := exec.Command(m.binary, m.args...)
-	cmd.Env = withoutServerVariables(os.Environ())
+	cmd := exec.Command(m.Binary, m.Args...)
+	cmd.Env = append(withoutServerVariables(os.Environ()), m.Env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	read, write := io.Pipe()
 	cmd.Stdout, cmd.Stderr = write, write
 	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("start %s: %w", m.binary, err)
+		return fmt.Errorf("start %s: %w", m.Binary, err)
 	}
 	m.cmd, m.exited, m.ready, m.readySeen = cmd, make(chan struct{}), make(chan struct{}), false
-	go m.readLog(read)
+	logRead := make(chan struct{})
+	go func() { defer close(logRead); m.readLog(read) }()
 	go func(exited chan struct{}) {
 		_ = cmd.Wait() // how it ended is in its log
 		_ = write.Close()
+		<-logRead
 		m.mu.Lock()
-		m.cmd = nil
+		m.cmd, m.state = nil, cmd.ProcessState
 		m.mu.Unlock()
 		close(exited)
 	}(m.exited)
@@ -237,6 +285,7 @@ func (m *Member) readLog(log io.Reader) {
 		if line != "" {
 			m.tail = append(m.tail, strings.TrimRight(line, "\n"))
 			m.tail = m.tail[max(0, len(m.tail)-tailLines):]
+			m.logged++
 		}
 		if strings.Contains(line, readyLine) && !m.readySeen {
 			m.readySeen = true
@@ -355,4 +404,46 @@ func (m *Member) LogTail(lines int) string {
 		b.WriteString(line + "\n")
 	}
 	return b.String()
+}
+
+// Log gives the lines logged since the first start, those before from left out, and the number of the line that comes next.
+// Only the last few thousand are kept.
+func (m *Member) Log(from int) (lines []string, next int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first := m.logged - len(m.tail)
+	if from < m.logged {
+		lines = append(lines, m.tail[max(0, from-first):]...)
+	}
+	return lines, m.logged
+}
+
+// Ended tells how the last process ended; nil while one runs and before the first.
+func (m *Member) Ended() *os.ProcessState {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cmd != nil {
+		return nil
+	}
+	return m.state
+}
+
+// Exited is closed when the process that was started last has ended. It may be called after the first start.
+func (m *Member) Exited() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.exited
+}
+
+// StartAll starts the members that do not run, all at once, and waits until all serve.
+func (c *Cluster) StartAll() error {
+	failures := make([]error, len(c.Members))
+	var group sync.WaitGroup
+	for i, m := range c.Members {
+		if m.PID() == 0 {
+			group.Go(func() { failures[i] = m.Start() })
+		}
+	}
+	group.Wait()
+	return errors.Join(failures...)
 }

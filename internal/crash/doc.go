@@ -5,7 +5,8 @@
 // failpoints, a process dies by SIGKILL at a point when the environment
 // variable GOFAIL_FAILPOINTS arms it, as in
 //
-//	GOFAIL_FAILPOINTS='wal/before-sync=3%return("kill")'
+//	GOFAIL_FAILPOINTS='wal/before-sync=12*off->return("kill")'
 //
-// with the terms of go.etcd.io/gofail.
+// which dies when it comes there for the 13th time. The terms are those of
+// go.etcd.io/gofail; several points are separated by semicolons.
 package crash

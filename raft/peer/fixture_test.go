@@ -187,12 +187,15 @@ func (h *health) streamsUp() int {
 // eventually polls state that has no event of its own to wait for.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	deadline := time.After(10 * time.Second)
 	for !ok() {
-		if time.Now().After(deadline) {
+		select {
+		case <-look.C:
+		case <-deadline:
 			t.Fatalf("did not happen: %s", what)
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 

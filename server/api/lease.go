@@ -25,9 +25,10 @@ func (l Lease) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.Lea
 	if err := l.member.CheckQuota(leaseCostBytes); err != nil {
 		return nil, l.errors.Status(err)
 	}
+	// Decided before it is proposed, so that every member grants the same.
+	r.TTL = max(r.TTL, l.limits.LeaseTTLMin)
 	if r.ID == 0 {
-		// Chosen before it is proposed, so that every member grants the same one.
-		r = &pb.LeaseGrantRequest{TTL: r.TTL, ID: l.member.NextLeaseID()}
+		r.ID = l.member.NextLeaseID()
 	}
 	response, err := propose[*pb.LeaseGrantResponse](ctx, l.Services, &pb.InternalRaftRequest{LeaseGrant: r})
 	if err != nil {

@@ -77,6 +77,7 @@ type Services struct {
 type Limits struct {
 	RequestBytesMax  int
 	TxnOpsMax        int
+	LeaseTTLMin      int64 // seconds; a shorter lease is made longer
 	ProgressInterval time.Duration
 }
 

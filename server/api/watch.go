@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -34,6 +35,7 @@ type watchStream struct {
 	*Services
 	grpc   grpc.BidiStreamingServer[pb.WatchRequest, pb.WatchResponse]
 	events *mvcc.WatchStream
+	frame  eventsFrame // owner: the sending goroutine
 
 	mu       sync.Mutex
 	wishes   map[int64]watchWish // by watch ID
@@ -210,10 +212,13 @@ func (ws *watchStream) sendIdle(b *mvcc.WatchBatch) error {
 // sendEvents sends a batch, in fragments if the watcher wants them and the
 // batch is large.
 func (ws *watchStream) sendEvents(b *mvcc.WatchBatch) error {
-	header := ws.header(b.Revision)
-	events, limit := b.Events, ws.limits.RequestBytesMax+fragmentOverheadBytes
+	f, limit := &ws.frame, ws.limits.RequestBytesMax+fragmentOverheadBytes
+	f.begin(ws.header(b.Revision), b.ID, b.PrevKV)
+	defer f.clear()
+	events := b.Events
 	if !ws.wish(b.ID).fragment {
-		return ws.grpc.SendMsg(newEventsFrame(header, b.ID, false, events, b.PrevKV))
+		f.events = events
+		return ws.grpc.SendMsg(f)
 	}
 	for len(events) > 0 {
 		n, size := 0, 0
@@ -221,7 +226,8 @@ func (ws *watchStream) sendEvents(b *mvcc.WatchBatch) error {
 			size += events[n].Size(b.PrevKV)
 			n++
 		}
-		if err := ws.grpc.SendMsg(newEventsFrame(header, b.ID, n < len(events), events[:n], b.PrevKV)); err != nil {
+		f.events, f.fragment = events[:n], n < len(events)
+		if err := ws.grpc.SendMsg(f); err != nil {
 			return err
 		}
 		events = events[n:]
@@ -238,33 +244,34 @@ const (
 )
 
 // eventsFrame is a WatchResponse with events, put together from events that
-// were encoded once for all watchers.
+// were encoded once for all watchers. gRPC encodes it before SendMsg returns,
+// so a stream uses one frame again and again.
 type eventsFrame struct {
-	prefix []byte
-	events []*mvcc.Event
-	prevKV bool
+	prefix   []byte // header and watch ID, encoded
+	fragment bool
+	events   []*mvcc.Event
+	prevKV   bool
 }
 
-func newEventsFrame(h *pb.ResponseHeader, id int64, fragment bool, events []*mvcc.Event, prevKV bool) *eventsFrame {
+func (f *eventsFrame) begin(h *pb.ResponseHeader, id int64, prevKV bool) {
 	size := h.SizeVT()
-	p := make([]byte, 0, size+32)
-	p = append(p, watchTagHeader)
+	p := append(f.prefix[:0], watchTagHeader)
 	p = binary.AppendUvarint(p, uint64(size))
 	n := len(p)
-	p = p[:n+size]
+	p = slices.Grow(p, size)[:n+size]
 	_, _ = h.MarshalToSizedBufferVT(p[n:]) // fails only for a buffer that is too small
 	if id != 0 {
 		p = binary.AppendUvarint(append(p, watchTagID), uint64(id))
 	}
-	if fragment {
-		p = append(p, watchTagFragment, 1)
-	}
-	return &eventsFrame{prefix: p, events: events, prevKV: prevKV}
+	f.prefix, f.prevKV, f.fragment = p, prevKV, false
 }
+
+// clear lets go of the events.
+func (f *eventsFrame) clear() { f.events = nil }
 
 // buffers implements encoded.
 func (f *eventsFrame) buffers() mem.BufferSlice {
-	size := len(f.prefix)
+	size := len(f.prefix) + 2
 	for _, e := range f.events {
 		n := e.Size(f.prevKV)
 		size += 1 + protowire.SizeVarint(uint64(n)) + n
@@ -272,6 +279,9 @@ func (f *eventsFrame) buffers() mem.BufferSlice {
 	pool := mem.DefaultBufferPool()
 	buf := pool.Get(size)
 	out := append((*buf)[:0], f.prefix...)
+	if f.fragment {
+		out = append(out, watchTagFragment, 1)
+	}
 	for _, e := range f.events {
 		b := e.Encoded(f.prevKV)
 		out = binary.AppendUvarint(append(out, watchTagEvent), uint64(len(b)))

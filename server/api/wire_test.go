@@ -129,9 +129,11 @@ func TestEventsFrame(t *testing.T) {
 		t.Fatal(err)
 	}
 	header := &pb.ResponseHeader{ClusterId: 1 << 63, MemberId: 7, Revision: int64(b.Revision), RaftTerm: 2}
-	frame := newEventsFrame(header, b.ID, true, b.Events, true).buffers()
+	frame := eventsFrame{events: b.Events}
+	frame.begin(header, b.ID, true)
+	frame.fragment = true
 	var got pb.WatchResponse
-	if err := proto.Unmarshal(frame.Materialize(), &got); err != nil {
+	if err := proto.Unmarshal(frame.buffers().Materialize(), &got); err != nil {
 		t.Fatal(err)
 	}
 	if !proto.Equal(got.Header, header) || got.WatchId != 300 || !got.Fragment || len(got.Events) != 2 {

@@ -86,7 +86,7 @@ func (as alarms) refuse(field fieldNumber, r *pb.InternalRaftRequest) error {
 
 // changeAlarm lists, raises or clears alarms.
 func (m *Machine) changeAlarm(w *mvcc.Writer, r *pb.AlarmRequest, res *Result) {
-	resp := &pb.AlarmResponse{Header: &pb.ResponseHeader{}}
+	resp := &pb.AlarmResponse{Header: header(w)}
 	res.Response = resp
 	if r.Action == pb.AlarmRequest_GET {
 		resp.Alarms = m.alarms.list(r.Alarm)

@@ -187,7 +187,7 @@ func (m *Machine) enableAuth(w *mvcc.Writer, res *Result) {
 		}
 		m.setAuthEnabled(w, true)
 	}
-	res.Response = &pb.AuthEnableResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthEnableResponse{Header: header(w)}
 }
 
 func (m *Machine) disableAuth(w *mvcc.Writer, res *Result) {
@@ -196,14 +196,14 @@ func (m *Machine) disableAuth(w *mvcc.Writer, res *Result) {
 		m.bumpAuthRevision(w)
 		res.Token = &TokenChange{Kind: EveryTokensVoid}
 	}
-	res.Response = &pb.AuthDisableResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthDisableResponse{Header: header(w)}
 }
 
 // authenticate makes a login's token known on every member. The password was
 // checked before the command was proposed. A simple token is the proposed
 // random part and the index of this entry; without a random part (signed
 // tokens) the caller makes the token and none is kept.
-func (m *Machine) authenticate(at mvcc.Applied, r *pb.InternalAuthenticateRequest, res *Result) {
+func (m *Machine) authenticate(w *mvcc.Writer, at mvcc.Applied, r *pb.InternalAuthenticateRequest, res *Result) {
 	u, ok := m.auth.users[r.Name]
 	switch {
 	case !m.auth.enabled:
@@ -216,7 +216,7 @@ func (m *Machine) authenticate(at mvcc.Applied, r *pb.InternalAuthenticateReques
 	if res.Err != nil {
 		return
 	}
-	resp := &pb.AuthenticateResponse{Header: &pb.ResponseHeader{}}
+	resp := &pb.AuthenticateResponse{Header: header(w)}
 	if r.SimpleToken != "" {
 		resp.Token = r.SimpleToken + "." + strconv.FormatUint(at.Index, 10)
 		res.Token = &TokenChange{Kind: TokenAssigned, User: r.Name, Token: resp.Token}
@@ -268,7 +268,7 @@ func (m *Machine) addUser(w *mvcc.Writer, r *pb.AuthUserAddRequest, res *Result)
 	}
 	m.setUser(w, &authpb.User{Name: []byte(r.Name), Password: password, Options: options})
 	m.bumpAuthRevision(w)
-	res.Response = &pb.AuthUserAddResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthUserAddResponse{Header: header(w)}
 }
 
 func (m *Machine) deleteUser(w *mvcc.Writer, name string, res *Result) {
@@ -286,7 +286,7 @@ func (m *Machine) deleteUser(w *mvcc.Writer, name string, res *Result) {
 	m.mu.Unlock()
 	m.bumpAuthRevision(w)
 	res.Token = &TokenChange{Kind: UserTokensVoid, User: name}
-	res.Response = &pb.AuthUserDeleteResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthUserDeleteResponse{Header: header(w)}
 }
 
 func (m *Machine) changePassword(w *mvcc.Writer, r *pb.AuthUserChangePasswordRequest, res *Result) {
@@ -303,7 +303,7 @@ func (m *Machine) changePassword(w *mvcc.Writer, r *pb.AuthUserChangePasswordReq
 	m.setUser(w, &authpb.User{Name: u.record.Name, Password: password, Roles: u.record.Roles, Options: u.record.Options})
 	m.bumpAuthRevision(w)
 	res.Token = &TokenChange{Kind: UserTokensVoid, User: r.Name}
-	res.Response = &pb.AuthUserChangePasswordResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthUserChangePasswordResponse{Header: header(w)}
 }
 
 // setUserRoles stores a user with other roles.
@@ -327,7 +327,7 @@ func (m *Machine) grantRole(w *mvcc.Writer, r *pb.AuthUserGrantRoleRequest, res 
 		m.setUserRoles(w, u.record, slices.Insert(slices.Clone(u.record.Roles), at, r.Role))
 		m.bumpAuthRevision(w)
 	}
-	res.Response = &pb.AuthUserGrantRoleResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthUserGrantRoleResponse{Header: header(w)}
 }
 
 func (m *Machine) revokeRole(w *mvcc.Writer, r *pb.AuthUserRevokeRoleRequest, res *Result) {
@@ -347,7 +347,7 @@ func (m *Machine) revokeRole(w *mvcc.Writer, r *pb.AuthUserRevokeRoleRequest, re
 	}
 	m.setUserRoles(w, u.record, slices.Delete(slices.Clone(u.record.Roles), at, at+1))
 	m.bumpAuthRevision(w)
-	res.Response = &pb.AuthUserRevokeRoleResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthUserRevokeRoleResponse{Header: header(w)}
 }
 
 // setRole stores a role and works out anew what its users may do.
@@ -376,7 +376,7 @@ func (m *Machine) addRole(w *mvcc.Writer, name string, res *Result) {
 	}
 	m.setRole(w, &authpb.Role{Name: []byte(name)})
 	m.bumpAuthRevision(w)
-	res.Response = &pb.AuthRoleAddResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthRoleAddResponse{Header: header(w)}
 }
 
 // deleteRole also takes the role from all users that hold it.
@@ -400,7 +400,7 @@ func (m *Machine) deleteRole(w *mvcc.Writer, name string, res *Result) {
 		}
 	}
 	m.bumpAuthRevision(w)
-	res.Response = &pb.AuthRoleDeleteResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthRoleDeleteResponse{Header: header(w)}
 }
 
 // grantPermission adds a permission to a role or, for a range that the role has
@@ -429,7 +429,7 @@ func (m *Machine) grantPermission(w *mvcc.Writer, r *pb.AuthRoleGrantPermissionR
 	}
 	m.setRole(w, &authpb.Role{Name: role.Name, KeyPermission: permissions})
 	m.bumpAuthRevision(w)
-	res.Response = &pb.AuthRoleGrantPermissionResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthRoleGrantPermissionResponse{Header: header(w)}
 }
 
 func (m *Machine) revokePermission(w *mvcc.Writer, r *pb.AuthRoleRevokePermissionRequest, res *Result) {
@@ -446,7 +446,7 @@ func (m *Machine) revokePermission(w *mvcc.Writer, r *pb.AuthRoleRevokePermissio
 	permissions := slices.Delete(slices.Clone(role.KeyPermission), at, at+1)
 	m.setRole(w, &authpb.Role{Name: role.Name, KeyPermission: permissions})
 	m.bumpAuthRevision(w)
-	res.Response = &pb.AuthRoleRevokePermissionResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.AuthRoleRevokePermissionResponse{Header: header(w)}
 }
 
 // findPermission returns where the permission on exactly this range is, or -1.

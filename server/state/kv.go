@@ -57,8 +57,14 @@ func (m *Machine) compact(w *mvcc.Writer, r *pb.CompactionRequest, res *Result) 
 	if res.Err = w.Compact(mvcc.Revision(r.Revision)); res.Err != nil {
 		return
 	}
-	res.Response = &pb.CompactionResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.CompactionResponse{Header: header(w)}
 	res.CompactTo = mvcc.Revision(r.Revision)
+}
+
+// header is that of an answer: the revision is the one that the command has
+// made, or the newest when it has made none.
+func header(w *mvcc.Writer) *pb.ResponseHeader {
+	return &pb.ResponseHeader{Revision: int64(w.Revision())}
 }
 
 // QuotaCost is what a command may add to the size of the store, in bytes, by

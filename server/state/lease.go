@@ -147,7 +147,7 @@ func (m *Machine) grantLease(w *mvcc.Writer, r *pb.LeaseGrantRequest, res *Resul
 	l := Lease{ID: id, TTL: max(r.TTL, m.options.MinLeaseTTL)}
 	m.setLease(w, l)
 	res.Leases = []LeaseChange{{Kind: LeaseGranted, Lease: l}}
-	res.Response = &pb.LeaseGrantResponse{Header: &pb.ResponseHeader{}, ID: r.ID, TTL: l.TTL}
+	res.Response = &pb.LeaseGrantResponse{Header: header(w), ID: r.ID, TTL: l.TTL}
 }
 
 // revokeLease deletes a lease and, in one revision, the keys that hang on it.
@@ -166,7 +166,7 @@ func (m *Machine) revokeLease(w *mvcc.Writer, r *pb.LeaseRevokeRequest, res *Res
 	delete(m.leases, id)
 	m.mu.Unlock()
 	res.Leases = []LeaseChange{{Kind: LeaseRevoked, Lease: l}}
-	res.Response = &pb.LeaseRevokeResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.LeaseRevokeResponse{Header: header(w)}
 }
 
 // checkpointLeases notes what remains of leases, so that a new leader need not
@@ -174,7 +174,7 @@ func (m *Machine) revokeLease(w *mvcc.Writer, r *pb.LeaseRevokeRequest, res *Res
 // over; so is all of it while the cluster has members whose version does not
 // store such figures, since memory would then say more than the store.
 func (m *Machine) checkpointLeases(w *mvcc.Writer, r *pb.LeaseCheckpointRequest, res *Result) {
-	res.Response = &pb.LeaseCheckpointResponse{Header: &pb.ResponseHeader{}}
+	res.Response = &pb.LeaseCheckpointResponse{Header: header(w)}
 	if !m.cluster.versionAtLeast(checkpointVersion) {
 		return
 	}

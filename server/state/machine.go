@@ -219,7 +219,7 @@ func (m *Machine) executeAuth(w *mvcc.Writer, at mvcc.Applied, field fieldNumber
 	case fieldAuthDisable:
 		m.disableAuth(w, res)
 	case fieldAuthenticate:
-		m.authenticate(at, r.Authenticate, res)
+		m.authenticate(w, at, r.Authenticate, res)
 	case fieldAuthStatus:
 		res.Response = m.auth.status()
 	case fieldAuthUserAdd:

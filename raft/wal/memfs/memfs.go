@@ -140,6 +140,29 @@ func (f *FS) Crash(rnd *rand.Rand) {
 	f.root.crash(rnd, map[any]bool{})
 }
 
+// Kill ends the process that uses the file system, and nothing else: open files
+// are closed and their locks given up, and what was written and not synced
+// stays, for the next process to read or for a later Crash to take. Pending
+// FailAt and StopAt are forgotten.
+func (f *FS) Kill() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.life++
+	f.failAt, f.stopAt, f.down = 0, 0, false
+	f.root.unlock()
+}
+
+func (d *dir) unlock() {
+	for _, node := range d.live {
+		switch node := node.(type) {
+		case *dir:
+			node.unlock()
+		case *inode:
+			node.locked = nil
+		}
+	}
+}
+
 func (d *dir) crash(rnd *rand.Rand, done map[any]bool) {
 	if rnd != nil {
 		for _, c := range d.changes[:rnd.IntN(len(d.changes)+1)] {

@@ -1,0 +1,227 @@
+package ctl
+
+import (
+	"context"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kvorum/kvorum/client"
+)
+
+// load is a work load of check perf.
+type load struct{ writesPerSecond, clients int }
+
+const (
+	checkTime         = 60 * time.Second
+	checkSlowestMax   = 500 * time.Millisecond
+	checkDeviationMax = 100 * time.Millisecond
+	checkValueBytes   = 1024
+)
+
+func newCheck(a *app) *cobra.Command {
+	return group("check", "commands for checking properties of the etcd cluster", newCheckPerf(a))
+}
+
+func newCheckPerf(a *app) *cobra.Command {
+	var size, prefix string
+	var compact, defrag bool
+	c := &cobra.Command{
+		Use: "perf [options]", Short: "Check the performance of the etcd cluster",
+		Example: "  " + a.name + " check perf --load=m",
+		RunE: func(*cobra.Command, []string) error {
+			l, err := loadOf(size)
+			if err != nil {
+				return err
+			}
+			return a.long(func(c command) error { return c.checkPerf(l, prefix, compact, defrag) })
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&size, "load", "s", "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)")
+	f.StringVar(&prefix, "prefix", "/etcdctl-check-perf/", "The prefix for writing the performance check's keys.")
+	f.BoolVar(&compact, "auto-compact", false, "Compact storage with last revision after test is finished.")
+	f.BoolVar(&defrag, "auto-defrag", false, "Defragment storage after test is finished.")
+	return c
+}
+
+func loadOf(size string) (load, error) {
+	switch strings.ToLower(size) {
+	case "s", "small":
+		return load{150, 50}, nil
+	case "m", "medium":
+		return load{1000, 200}, nil
+	case "l", "large":
+		return load{8000, 500}, nil
+	case "xl", "xlarge":
+		return load{15000, 1000}, nil
+	}
+	return load{}, fail(exitFeature, "unknown load option %v", size)
+}
+
+func (c command) checkPerf(l load, prefix string, compact, defrag bool) error {
+	ctx, cancel := c.after()
+	r, err := c.Get(ctx, prefix, client.Prefix(), client.Limit(1))
+	cancel()
+	if err != nil {
+		return err
+	}
+	if len(r.Kvs) > 0 {
+		return fail(exitInput, "prefix %q has keys. Delete with `%s del --prefix %s` first", prefix, c.name, prefix)
+	}
+	m := c.write(l, prefix)
+	if c.ctx.Err() != nil {
+		return &failure{exitInterrupted, errInterrupted}
+	}
+	if err := c.cleanUp(prefix, compact, defrag); err != nil {
+		return err
+	}
+	return c.judge(l, m)
+}
+
+// measured is what the writes took. Owned by one worker, then by the sum.
+type measured struct {
+	count        int
+	failed       int
+	sum, squares float64 // of seconds
+	slowest      time.Duration
+	firstFailure error
+}
+
+func (m *measured) add(o measured) {
+	m.count += o.count
+	m.failed += o.failed
+	m.sum += o.sum
+	m.squares += o.squares
+	m.slowest = max(m.slowest, o.slowest)
+	if m.firstFailure == nil {
+		m.firstFailure = o.firstFailure
+	}
+}
+
+// write puts keys at the rate of the load. Latency counts from the time a
+// write was due, so that a stall is not hidden by the writes it holds up.
+func (c command) write(l load, prefix string) (total measured) {
+	ctx, cancel := context.WithTimeout(c.ctx, checkTime)
+	defer cancel()
+	value := strings.Repeat("x", checkValueBytes)
+	start, gap := time.Now(), time.Second/time.Duration(l.writesPerSecond)
+	var next atomic.Int64
+	var wait sync.WaitGroup
+	var mu sync.Mutex
+	for range l.clients {
+		wait.Go(func() {
+			var m measured
+			for ctx.Err() == nil {
+				n := next.Add(1)
+				due := start.Add(time.Duration(n) * gap)
+				if sleepUntil(ctx, due) != nil {
+					break
+				}
+				_, err := c.Put(ctx, prefix+randomName(n), value)
+				if ctx.Err() != nil {
+					break
+				}
+				m.note(time.Since(due), err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			total.add(m)
+		})
+	}
+	wait.Wait()
+	return total
+}
+
+func (m *measured) note(took time.Duration, err error) {
+	if err != nil {
+		m.failed++
+		m.firstFailure = err
+		return
+	}
+	m.count++
+	m.sum += took.Seconds()
+	m.squares += took.Seconds() * took.Seconds()
+	m.slowest = max(m.slowest, took)
+}
+
+// randomName spreads keys as random ones would be: 16 hexadecimal digits that
+// follow from n.
+func randomName(n int64) string {
+	x := uint64(n) * 0x9e3779b97f4a7c15 //nolint:gosec // mixing bits
+	const digits = "0123456789abcdef"
+	var b [16]byte
+	for i := range b {
+		b[i] = digits[x>>(60-4*i)&15]
+	}
+	return string(b[:])
+}
+
+func sleepUntil(ctx context.Context, at time.Time) error {
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c command) cleanUp(prefix string, compact, defrag bool) error {
+	ctx, cancel := c.after()
+	defer cancel()
+	r, err := c.Delete(ctx, prefix, client.Prefix())
+	if err != nil {
+		return err
+	}
+	if compact {
+		rev := r.Header.GetRevision()
+		if _, err := c.Compact(ctx, rev, false); err != nil {
+			return err
+		}
+		c.printf("Compacted with revision %d\n", rev)
+	}
+	if defrag {
+		for _, ep := range c.Endpoints() {
+			c.printf("Defragmenting %q\n", ep)
+			if err := c.Defragment(ctx, ep); err != nil {
+				return err
+			}
+			c.printf("Defragmented %q\n", ep)
+		}
+	}
+	return nil
+}
+
+func (c command) judge(l load, m measured) error {
+	ok := true
+	verdict := func(pass bool, good, bad string, value any) {
+		if pass {
+			c.printf("PASS: "+good+"\n", value)
+		} else {
+			ok = false
+			c.printf("FAIL: "+bad+"\n", value)
+		}
+	}
+	if m.failed > 0 {
+		verdict(false, "", "%d writes failed, the first one with: "+strings.ReplaceAll(m.firstFailure.Error(), "%", "%%"), m.failed)
+	}
+	rate := int(math.Round(float64(m.count) / checkTime.Seconds()))
+	n := math.Max(float64(m.count), 1)
+	mean := m.sum / n
+	deviation := math.Sqrt(math.Max(m.squares/n-mean*mean, 0))
+	verdict(float64(rate) >= 0.9*float64(l.writesPerSecond), "Throughput is %d writes/s", "Throughput too low: %d writes/s", rate)
+	verdict(m.slowest <= checkSlowestMax, "Slowest request took %fs", "Slowest request took too long: %fs", m.slowest.Seconds())
+	verdict(deviation <= checkDeviationMax.Seconds(), "Stddev is %fs", "Stddev too high: %fs", deviation)
+	if !ok {
+		c.printf("FAIL\n")
+		return &failure{code: exitError}
+	}
+	c.printf("PASS\n")
+	return nil
+}
