@@ -63,11 +63,11 @@ const anyRevision = math.MaxUint64
 func (a *authoriser) unary(ctx context.Context, method string, r any, next grpc.UnaryHandler) (any, error) {
 	if !a.machine.AuthEnabled() {
 		response, err := next(ctx, r)
-		if err == nil && a.machine.AuthEnabled() {
-			// Switched on meanwhile: what was read may be of after that.
-			err = a.recheck(ctx, method, r)
+		if err != nil {
+			return nil, err
 		}
-		return response, err
+		// If it was switched on meanwhile, what was read may be of after that.
+		return response, a.recheck(ctx, method, r)
 	}
 	ctx, err := a.admit(ctx, method, r)
 	if err != nil {
@@ -106,8 +106,11 @@ func (a *authoriser) admit(ctx context.Context, method string, r any) (context.C
 // recheck checks a read after it has read: the state that is checked now is no
 // older than what was read.
 func (a *authoriser) recheck(ctx context.Context, method string, r any) error {
+	if !a.machine.AuthEnabled() {
+		return nil
+	}
 	rule := a.rules[method]
-	if !rule.reads || !a.machine.AuthEnabled() || rule.wrote != nil && rule.wrote(r) {
+	if !rule.reads || rule.wrote != nil && rule.wrote(r) {
 		return nil
 	}
 	caller, err := a.caller(ctx)
