@@ -82,6 +82,10 @@ func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
 	switch e.Kind {
 	case raft.EntryNormal:
 		r := a.machine.Apply(at, e.Data)
+		if r.Token != nil {
+			// Before the index counts as applied: whoever waits for it wants the token.
+			a.tokens.Follow(*r.Token)
+		}
 		if len(e.Data) == 0 {
 			a.promoteLeases(e.Term)
 		}
@@ -216,6 +220,8 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 	if err := a.machine.Reload(); err != nil {
 		return fmt.Errorf("load installed snapshot %d: %w", meta.Index, err)
 	}
+	// The entries that ended some of them were not seen.
+	a.tokens.Follow(state.TokenChange{Kind: state.EveryTokensVoid})
 	a.snapshotIndex = uint64(meta.Index)
 	a.learner.Store(isLearner(meta.Conf, raft.MemberID(a.self)))
 	a.syncTransport()

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/kvorum/kvorum/server/api/token"
 )
 
 // Limits that a configuration must respect.
@@ -15,6 +17,8 @@ const (
 	txnOpsDefault     = 128
 	requestBytesMax   = 1_572_864
 	quotaBytesDefault = 2 << 30
+	bcryptCostDefault = 10
+	authTokenTTLMax   = 10 * 365 * 24 * 3600 // seconds
 )
 
 // Config is everything that a member is told from outside. DefaultConfig has
@@ -71,6 +75,10 @@ type Config struct {
 	TLSMinVersion      string // TLS12 or TLS13
 	TLSMaxVersion      string // "" is the newest
 
+	AuthToken       string // "simple", or "jwt" and its options
+	AuthTokenTTLSec uint   // life of an unused simple token
+	BcryptCost      int    // outside 4 to 31 it is the default
+
 	RaftReadTimeout  time.Duration
 	RaftWriteTimeout time.Duration
 
@@ -121,6 +129,9 @@ func DefaultConfig() Config {
 		ProgressInterval:     10 * time.Minute,
 		SelfSignedYears:      1,
 		TLSMinVersion:        TLS12,
+		AuthToken:            "simple",
+		AuthTokenTTLSec:      uint(token.SimpleTTLDefault / time.Second),
+		BcryptCost:           bcryptCostDefault,
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
@@ -183,7 +194,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -261,6 +272,19 @@ func (c *Config) validateLimits() error {
 		return err
 	}
 	return nil
+}
+
+func (c *Config) validateAuth() error {
+	if c.AuthTokenTTLSec > authTokenTTLMax {
+		return fmt.Errorf("--auth-token-ttl must be between 1 and %d seconds, or 0 for %v (set to %d)", authTokenTTLMax, token.SimpleTTLDefault, c.AuthTokenTTLSec)
+	}
+	_, err := token.New(c.tokens())
+	return err
+}
+
+// tokens is the choice of tokens.
+func (c *Config) tokens() token.Config {
+	return token.Config{Spec: c.AuthToken, SimpleTTL: time.Duration(c.AuthTokenTTLSec) * time.Second}
 }
 
 // electionTicks is the election timeout in heartbeats.

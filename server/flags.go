@@ -148,6 +148,7 @@ func defineFlags(fs *flag.FlagSet, c *Config) {
 	storageFlags(fs, c)
 	clientFlags(fs, c)
 	tlsFlags(fs, c)
+	authFlags(fs, c)
 }
 
 func memberFlags(fs *flag.FlagSet, c *Config) {
@@ -240,6 +241,12 @@ func clientFlags(fs *flag.FlagSet, c *Config) {
 	fs.DurationVar(&c.KeepAliveInterval, "grpc-keepalive-interval", c.KeepAliveInterval, "time after which the server pings an idle client")
 	fs.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", c.KeepAliveTimeout, "time to wait for the answer to that ping")
 	fs.DurationVar(&c.ProgressInterval, "watch-progress-notify-interval", c.ProgressInterval, "time between progress notices to idle watchers")
+}
+
+func authFlags(fs *flag.FlagSet, c *Config) {
+	fs.StringVar(&c.AuthToken, "auth-token", c.AuthToken, "simple, or jwt,sign-method=<method>,priv-key=<file>,pub-key=<file>,ttl=<duration>")
+	fs.UintVar(&c.AuthTokenTTLSec, "auth-token-ttl", c.AuthTokenTTLSec, "seconds that an unused simple token lives")
+	fs.IntVar(&c.BcryptCost, "bcrypt-cost", c.BcryptCost, "cost of hashing a password, 4 to 31")
 }
 
 func printUsage(out io.Writer, fs *flag.FlagSet) {

@@ -235,9 +235,10 @@ func (s *Server) runLeases(ctx context.Context) error {
 }
 
 // proposeRevoke does not wait: the applier tells the keeper when the lease has
-// ended, and a revoke that was lost is due again later.
+// ended, and a revoke that was lost is due again later. It is made in the name of
+// root, who may delete the keys of any lease under any auth revision.
 func (s *Server) proposeRevoke(ctx context.Context, id int64) {
-	r := pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: s.ids.next()}, LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}}
+	r := pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: s.ids.next(), Username: state.RootUser}, LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}}
 	data, err := r.MarshalVT()
 	if err == nil {
 		err = s.node.Propose(ctx, data)

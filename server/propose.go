@@ -16,10 +16,15 @@ import (
 const applyLagMax = 5000
 
 // Propose implements api.Member. r gets its header here and must not be used
-// by the caller afterwards.
+// by the caller afterwards. The header names whoever ctx says has asked, and the
+// machine checks that they may when it applies the command.
 func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.Result, error) {
 	id := s.ids.next()
 	r.Header = &pb.RequestHeader{ID: id}
+	if s.machine.AuthEnabled() {
+		c := api.CallerOf(ctx)
+		r.Header.Username, r.Header.AuthRevision = c.User, c.AuthRevision
+	}
 	size := r.SizeVT()
 	if size > int(s.cfg.MaxRequestBytes) {
 		return state.Result{}, api.ErrRequestTooLarge

@@ -167,7 +167,7 @@ func ignoreStopped(err error) error {
 func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
 		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
-	})
+	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
@@ -182,11 +182,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
 	)
-	pb.RegisterKVServer(g, api.KV{Services: services})
-	pb.RegisterWatchServer(g, api.Watch{Services: services})
-	pb.RegisterLeaseServer(g, api.Lease{Services: services})
-	pb.RegisterClusterServer(g, api.Cluster{Services: services})
-	pb.RegisterMaintenanceServer(g, api.Maintenance{Services: services})
+	services.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	return g
 }

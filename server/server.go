@@ -20,6 +20,7 @@ import (
 	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/raft/peer"
 	"github.com/kvorum/kvorum/server/api"
+	"github.com/kvorum/kvorum/server/api/token"
 	"github.com/kvorum/kvorum/server/metrics"
 	"github.com/kvorum/kvorum/server/secure"
 	"github.com/kvorum/kvorum/server/state"
@@ -44,6 +45,7 @@ type Server struct {
 	node      *raft.Node
 	transport *peer.Transport
 	metrics   *metrics.Set
+	tokens    token.Tokens
 
 	ids      *idSource
 	waiters  *waiters
@@ -84,8 +86,13 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	tokens, err := token.New(cfg.tokens())
+	if err != nil {
+		return nil, err
+	}
 	s := &Server{
-		cfg: cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
+		tokens: tokens,
+		cfg:    cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
 		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}),
 	}

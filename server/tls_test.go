@@ -106,8 +106,8 @@ func (c *certs) dialer(name string, signer *pki.Authority, trusted ...*pki.Autho
 	return &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: pool, MinVersion: tls.VersionTLS12}
 }
 
-// startMember runs a member in this process until the test ends.
-func startMember(t *testing.T, change func(*Config)) *Server {
+// startTLSMember runs a member in this process until the test ends.
+func startTLSMember(t *testing.T, change func(*Config)) *Server {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.DataDir = t.TempDir()
@@ -142,7 +142,7 @@ func newClient(t *testing.T, c *tls.Config, endpoints ...string) *client.Client 
 	return cl
 }
 
-func put(ctx context.Context, c *client.Client, key string) error {
+func putOver(ctx context.Context, c *client.Client, key string) error {
 	ctx, cancel := context.WithTimeout(ctx, testTimeout)
 	defer cancel()
 	_, err := c.KV.Put(ctx, &pb.PutRequest{Key: []byte(key), Value: []byte("v")})
@@ -244,7 +244,7 @@ func servePort(t *testing.T, files *secure.Files) (address string, served <-chan
 // cluster fails requests, drops watches or needs a restart.
 func TestAuthorityIsReplacedUnderLoad(t *testing.T) {
 	c := newCerts(t)
-	s := startMember(t, func(cfg *Config) { cfg.ClientTLS = c.mutual() })
+	s := startTLSMember(t, func(cfg *Config) { cfg.ClientTLS = c.mutual() })
 	next := c.authority()
 	// Clients are told of the new authority first, as docs/tls.md says.
 	oldDial, newDial := c.dialer("old", c.ca, c.ca, next), c.dialer("new", next, c.ca, next)
@@ -256,7 +256,7 @@ func TestAuthorityIsReplacedUnderLoad(t *testing.T) {
 		t.Helper()
 		for i := range 10 { // each with a connection of its own
 			cl := newClient(t, dial, s.testEndpoint())
-			if err := put(ctx, cl, "k"+step+fmt.Sprint(i)); err != nil {
+			if err := putOver(ctx, cl, "k"+step+fmt.Sprint(i)); err != nil {
 				t.Fatalf("%s: %v", step, err)
 			}
 		}
@@ -376,7 +376,7 @@ func TestSilentClientsAreSentAway(t *testing.T) {
 // know, or a new one at every start.
 func TestAutoTLS(t *testing.T) {
 	dir := t.TempDir()
-	s := startMember(t, func(cfg *Config) { cfg.DataDir, cfg.ClientTLS.Auto = dir, true })
+	s := startTLSMember(t, func(cfg *Config) { cfg.DataDir, cfg.ClientTLS.Auto = dir, true })
 	conn, err := tls.Dial("tcp", s.clientListeners[0].Addr().String(), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // nobody stands behind it
 	if err != nil {
 		t.Fatal(err)
@@ -413,7 +413,7 @@ func TestThreeMembersUnderMutualTLS(t *testing.T) {
 	}
 	var members []*Server
 	for i, name := range names {
-		members = append(members, startMember(t, func(cfg *Config) {
+		members = append(members, startTLSMember(t, func(cfg *Config) {
 			cfg.Name, cfg.InitialCluster = name, strings.Join(initial, ",")
 			cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = mustURLs("https://"+addresses[i]), mustURLs("https://"+addresses[i])
 			cfg.ClientTLS, cfg.PeerTLS = c.mutual(), c.mutual()
@@ -430,7 +430,7 @@ func TestThreeMembersUnderMutualTLS(t *testing.T) {
 	}
 	for i, m := range members {
 		cl := newClient(t, dial, m.testEndpoint())
-		if err := put(ctx, cl, fmt.Sprint("k", i)); err != nil {
+		if err := putOver(ctx, cl, fmt.Sprint("k", i)); err != nil {
 			t.Errorf("put at %s: %v", names[i], err)
 		}
 		if left, err := cl.Leases.LeaseTimeToLive(ctx, &pb.LeaseTimeToLiveRequest{ID: lease.ID}); err != nil || left.TTL <= 0 {
@@ -482,7 +482,7 @@ func TestUnixSocketsUnderTLS(t *testing.T) {
 	peers := []string{"unixs://" + dir + "/p1:1", "unixs://" + dir + "/p2:1"}
 	clients := []string{"unixs://" + dir + "/c1:1", "unixs://" + dir + "/c2:1"}
 	for i := range peers {
-		startMember(t, func(cfg *Config) {
+		startTLSMember(t, func(cfg *Config) {
 			cfg.Name, cfg.InitialCluster = fmt.Sprint("m", i), "m0="+peers[0]+",m1="+peers[1]
 			cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = mustURLs(peers[i]), mustURLs(peers[i])
 			cfg.ListenClientURLs, cfg.AdvertiseClientURLs = mustURLs(clients[i]), mustURLs(clients[i])
@@ -494,7 +494,7 @@ func TestUnixSocketsUnderTLS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), testTimeout)
 	defer cancel()
 	for _, endpoint := range clients {
-		if err := put(ctx, newClient(t, dial, endpoint), "k"); err != nil {
+		if err := putOver(ctx, newClient(t, dial, endpoint), "k"); err != nil {
 			t.Errorf("%s: %v", endpoint, err)
 		}
 	}

@@ -50,6 +50,13 @@ func checkPut(r *pb.PutRequest) error {
 	return nil
 }
 
+func checkDelete(r *pb.DeleteRangeRequest) error {
+	if len(r.Key) == 0 {
+		return ErrKeyEmpty
+	}
+	return nil
+}
+
 func putCost(r *pb.PutRequest) int { return putOverheadBytes + len(r.Key) + len(r.Value) }
 
 // txnCost is the cost of the dearer branch.
@@ -109,10 +116,7 @@ func checkOp(op *pb.RequestOp, opsLeft int) error {
 	case *pb.RequestOp_RequestPut:
 		return checkPut(o.RequestPut)
 	case *pb.RequestOp_RequestDeleteRange:
-		if len(o.RequestDeleteRange.Key) == 0 {
-			return ErrKeyEmpty
-		}
-		return nil
+		return checkDelete(o.RequestDeleteRange)
 	case *pb.RequestOp_RequestTxn:
 		return checkTxnFields(o.RequestTxn, opsLeft)
 	}

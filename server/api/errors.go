@@ -9,6 +9,7 @@ import (
 
 	"github.com/kvorum/kvorum/mvcc"
 	"github.com/kvorum/kvorum/raft"
+	"github.com/kvorum/kvorum/server/api/token"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -46,6 +47,11 @@ var (
 	ErrClientVersion        = errors.New("etcdserver: invalid client api version")                                     // send UTF-8
 	ErrStreamSort           = errors.New("RangeStream does not support custom sort orders")                            // use Range
 	ErrStreamFilters        = errors.New("RangeStream does not support revision filters")                              // use Range
+	ErrElectionNoLeader     = errors.New("election: no leader")                                                        // wait, with Observe
+	ErrElectionNotLeader    = errors.New("election: not leader")                                                       // campaign again
+	ErrElectionSession      = errors.New("election: session is expired")                                               // campaign with a lease that lives
+	ErrMutexSession         = errors.New("mutex: session is expired")                                                  // lock with a lease that lives
+	ErrLeaderField          = errors.New("\"leader\" field must be provided")                                          // say which leadership
 	ErrDowngradeUnsupported = errors.New("Downgrade is not supported by this version")                                 // stay at this version
 )
 
@@ -108,7 +114,28 @@ func table() []row {
 		{state.ErrUserEmpty, codes.InvalidArgument, ""},
 		{state.ErrPermissionDenied, codes.PermissionDenied, ""},
 		{state.ErrAuthOldRevision, codes.InvalidArgument, ""},
+		{token.ErrInvalid, codes.Unauthenticated, ""},
+		{token.ErrVerifyOnly, codes.Unknown, ""},
+		{state.ErrRootUserNotExist, codes.FailedPrecondition, ""},
+		{state.ErrRootRoleNotGranted, codes.FailedPrecondition, ""},
+		{state.ErrUserExists, codes.FailedPrecondition, ""},
+		{state.ErrUserNotFound, codes.FailedPrecondition, ""},
+		{state.ErrRoleExists, codes.FailedPrecondition, ""},
+		{state.ErrRoleNotFound, codes.FailedPrecondition, ""},
+		{state.ErrRoleEmpty, codes.InvalidArgument, ""},
+		{state.ErrRoleNotGranted, codes.FailedPrecondition, ""},
+		{state.ErrPermissionNotGiven, codes.InvalidArgument, ""},
+		{state.ErrPermissionNotGranted, codes.FailedPrecondition, ""},
+		{state.ErrAuthFailed, codes.InvalidArgument, ""},
+		{state.ErrNoPasswordUser, codes.Unknown, ""},
+		{state.ErrAuthNotEnabled, codes.FailedPrecondition, ""},
+		{state.ErrInvalidAuthMgmt, codes.InvalidArgument, ""},
 		{state.ErrDowngradeVersion, codes.InvalidArgument, ""},
+		{ErrElectionNoLeader, codes.Unknown, ""},
+		{ErrElectionNotLeader, codes.Unknown, ""},
+		{ErrElectionSession, codes.Unknown, ""},
+		{ErrMutexSession, codes.Unknown, ""},
+		{ErrLeaderField, codes.Unknown, ""},
 		{ErrWatchCanceled, codes.Canceled, ""},
 		{ErrClusterVersion, codes.FailedPrecondition, ""},
 		{ErrClientVersion, codes.InvalidArgument, ""},

@@ -10,7 +10,8 @@ import (
 )
 
 // Guard is what every request passes before its service: a learner serves only
-// what needs no vote, and a client that asks for a leader is refused without.
+// what needs no vote, a client that asks for a leader is refused without, and
+// the authoriser decides whether the client may make the request at all.
 type Guard struct {
 	*Services
 }
@@ -24,7 +25,7 @@ func (g Guard) Unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, nex
 	if !led && wantsLeader(ctx) {
 		return nil, g.errors.Status(ErrNoLeader)
 	}
-	return next(ctx, r)
+	return g.auth.unary(ctx, info.FullMethod, r, next)
 }
 
 // Stream guards one stream.
@@ -34,23 +35,23 @@ func (g Guard) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServer
 		return g.errors.Status(ErrLearnerRPC)
 	}
 	if !wantsLeader(stream.Context()) {
-		return next(srv, stream)
+		return next(srv, g.auth.stream(info.FullMethod, stream))
 	}
 	if !led {
 		return g.errors.Status(ErrNoLeader)
 	}
-	return g.whileLed(srv, stream, next)
+	return g.whileLed(srv, stream, info.FullMethod, next)
 }
 
 // whileLed runs a stream that must end when this member has been without a
 // leader for a while.
-func (g Guard) whileLed(srv any, stream grpc.ServerStream, next grpc.StreamHandler) error {
+func (g Guard) whileLed(srv any, stream grpc.ServerStream, method string, next grpc.StreamHandler) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
 	stop := g.member.OnLeaderLost(func() { cancel(ErrNoLeader) })
 	defer stop()
 	done := make(chan error, 1)
-	go func() { done <- next(srv, ledStream{stream, ctx}) }()
+	go func() { done <- next(srv, g.auth.stream(method, ledStream{stream, ctx})) }()
 	select {
 	case err := <-done:
 		return err

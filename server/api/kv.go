@@ -57,8 +57,8 @@ func (k KV) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) 
 
 // DeleteRange deletes keys.
 func (k KV) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
-	if len(r.Key) == 0 {
-		return nil, k.errors.Status(ErrKeyEmpty)
+	if err := checkDelete(r); err != nil {
+		return nil, k.errors.Status(err)
 	}
 	response, err := propose[*pb.DeleteRangeResponse](ctx, k.Services, &pb.InternalRaftRequest{DeleteRange: r})
 	if err != nil {

@@ -79,6 +79,10 @@ func (l Lease) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest
 	if errors.Is(err, state.ErrLeaseNotFound) {
 		response, err = &pb.LeaseTimeToLiveResponse{ID: r.ID, TTL: -1}, nil
 	}
+	if err == nil {
+		// The leader may know of keys that this member has not heard of yet.
+		err = l.auth.mayRead(ctx, response.Keys)
+	}
 	if err != nil {
 		return nil, l.errors.Status(err)
 	}

@@ -4,8 +4,12 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/proto/v3electionpb"
+	"github.com/kvorum/kvorum/proto/v3lockpb"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -64,6 +68,9 @@ type Services struct {
 	machine *state.Machine
 	errors  *Errors
 	limits  Limits
+
+	auth      *authoriser
+	passwords *passwords
 }
 
 // Limits bound what one request may ask for.
@@ -75,8 +82,25 @@ type Limits struct {
 }
 
 // New makes the services of one member.
-func New(m Member, store *mvcc.Store, machine *state.Machine, l Limits) *Services {
-	return &Services{member: m, store: store, machine: machine, errors: NewErrors(), limits: l}
+func New(m Member, store *mvcc.Store, machine *state.Machine, l Limits, auth Auth) *Services {
+	s := &Services{member: m, store: store, machine: machine, errors: NewErrors(), limits: l, passwords: newPasswords(auth.BcryptCost)}
+	s.auth = &authoriser{
+		Auth: auth, machine: machine, errors: s.errors, rules: rules(l.TxnOpsMax),
+		caughtUp: m.ReadBarrier, applied: func() uint64 { return m.RaftStatus().Applied },
+	}
+	return s
+}
+
+// Register adds all services to a gRPC server.
+func (s *Services) Register(g grpc.ServiceRegistrar) {
+	pb.RegisterKVServer(g, KV{Services: s})
+	pb.RegisterWatchServer(g, Watch{Services: s})
+	pb.RegisterLeaseServer(g, Lease{Services: s})
+	pb.RegisterClusterServer(g, Cluster{Services: s})
+	pb.RegisterMaintenanceServer(g, Maintenance{Services: s})
+	pb.RegisterAuthServer(g, AuthService{Services: s})
+	v3lockpb.RegisterLockServer(g, Lock{Services: s})
+	v3electionpb.RegisterElectionServer(g, Election{Services: s})
 }
 
 // header makes a header with the revision that the answer is about.
@@ -90,9 +114,9 @@ func (s *Services) header(rev mvcc.Revision) *pb.ResponseHeader {
 func (s *Services) current() *pb.ResponseHeader { return s.header(s.store.Revision()) }
 
 // own fills the header that the store made, or makes one with the current
-// revision when it made none.
+// revision when it made none or said none.
 func (s *Services) own(h *pb.ResponseHeader) *pb.ResponseHeader {
-	if h == nil {
+	if h == nil || h.Revision == 0 {
 		return s.current()
 	}
 	s.member.FillHeader(h)

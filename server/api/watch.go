@@ -98,20 +98,31 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) {
 		spec.NoPut = spec.NoPut || f == pb.WatchCreateRequest_NOPUT
 		spec.NoDelete = spec.NoDelete || f == pb.WatchCreateRequest_NODELETE
 	}
+	if ws.machine.AuthEnabled() {
+		if _, err := ws.auth.admit(ws.grpc.Context(), pb.Watch_Watch_FullMethodName, r); err != nil {
+			ws.refuse(ws.store.Revision(), err.Error())
+			return
+		}
+	}
 	// The lock makes the sender wait for the wish before it sends an event.
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	id, now, err := ws.events.Add(spec)
 	if err != nil {
-		ws.events.Reply(&pb.WatchResponse{
-			Header: ws.header(now), WatchId: invalidWatchID, Created: true, Canceled: true, CancelReason: watchRefusal(err),
-		})
+		ws.refuse(now, watchRefusal(err))
 		return
 	}
 	ws.wishes[id] = watchWish{progress: r.ProgressNotify, fragment: r.Fragment}
 	if r.ProgressNotify && ws.ticker == nil {
 		ws.ticker = time.AfterFunc(ws.nextTick(), ws.tick)
 	}
+}
+
+// refuse tells the client that a watcher was not made.
+func (ws *watchStream) refuse(now mvcc.Revision, reason string) {
+	ws.events.Reply(&pb.WatchResponse{
+		Header: ws.header(now), WatchId: invalidWatchID, Created: true, Canceled: true, CancelReason: reason,
+	})
 }
 
 // watchRefusal is the cancel_reason of a watcher that was not made.

@@ -15,7 +15,11 @@ import (
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
-// rootName is the name of the user and of the role that may do everything.
+// RootUser is the user that may do everything, and in whose name the member
+// itself revokes leases.
+const RootUser = rootName
+
+// rootName is the name of that user and of the role that makes it so.
 const rootName = "root"
 
 // Keys in the bucket auth.
@@ -167,6 +171,7 @@ func (m *Machine) setAuthEnabled(w *mvcc.Writer, on bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.auth.enabled = on
+	m.authOn.Store(on)
 }
 
 func (m *Machine) enableAuth(w *mvcc.Writer, res *Result) {
@@ -492,6 +497,9 @@ func (m *Machine) AuthStatus() AuthStatus {
 	defer m.mu.RUnlock()
 	return AuthStatus{Enabled: m.auth.enabled, Revision: m.auth.revision}
 }
+
+// AuthEnabled reports whether auth is on. It takes no lock.
+func (m *Machine) AuthEnabled() bool { return m.authOn.Load() }
 
 // Users returns the names of all users, sorted.
 func (m *Machine) Users() []string {

@@ -3,6 +3,7 @@ package state
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -39,6 +40,10 @@ type Machine struct {
 	alarms  alarms
 	cluster cluster
 	auth    auth
+
+	// authOn is auth.enabled for those who only need to know that it is off, as
+	// every request does: they must not meet on a lock.
+	authOn atomic.Bool
 }
 
 // Result is what applying one entry came to. Equal commands on equal states
@@ -113,6 +118,7 @@ func (m *Machine) Reload() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.leases, m.alarms, m.cluster, m.auth = leases, alarms, cluster, auth
+	m.authOn.Store(auth.enabled)
 	return nil
 }
 
