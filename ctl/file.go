@@ -36,7 +36,7 @@ func defragmentFile(ctx context.Context, path string) error {
 func newHashKV(a *app) *cobra.Command {
 	var rev int64
 	c := &cobra.Command{
-		Use: "hashkv <filename>", Short: "Prints the KV history hash of a given file",
+		Use: "hashkv <file>", Short: "Show the hash of the keys in a database or snapshot file",
 		Example: "  " + a.name + " hashkv /backup/snapshot.db",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -53,7 +53,7 @@ func newHashKV(a *app) *cobra.Command {
 			return shown(p.FileHash(h))
 		},
 	}
-	c.Flags().Int64Var(&rev, "rev", 0, "maximum revision to hash (default: latest revision)")
+	c.Flags().Int64Var(&rev, "rev", 0, "hash the keys as of this revision (0 = the latest)")
 	return c
 }
 
