@@ -105,7 +105,7 @@ func (a *app) report(err error) int {
 		code = f.code
 	}
 	if u := (*usageError)(nil); errors.As(err, &u) {
-		_, _ = fmt.Fprintf(a.Stderr, "Error: %v\n%s\n", u.err, u.cmd.UsageString())
+		_, _ = fmt.Fprintf(a.Stderr, "Error: %v\n%s", u.err, u.cmd.UsageString())
 		return code
 	}
 	if text := err.Error(); text != "" {

@@ -36,7 +36,7 @@ func newRoot(a *app) *cobra.Command {
 		}},
 		{"concurrency", "Locks and elections:", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Users and roles:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
-		{"utility", "Tools:", []*cobra.Command{bench.Command(), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+		{"utility", "Tools:", []*cobra.Command{newBench(a), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {
@@ -112,6 +112,13 @@ func pad(s string, width int) string {
 		s += " "
 	}
 	return s
+}
+
+// newBench lets the environment set the global flags that bench reads.
+func newBench(a *app) *cobra.Command {
+	c := bench.Command()
+	c.PersistentPreRunE = func(*cobra.Command, []string) error { return a.readEnv() }
+	return c
 }
 
 // newHelp is `help`, for those who do not write --help.
