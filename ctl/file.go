@@ -3,9 +3,11 @@ package ctl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,11 +26,14 @@ func fileStatus(path string) (print.FileStatus, error) {
 	}, err
 }
 
+// fileLockMax is how long to wait for a member that has the file open.
+const fileLockMax = 10 * time.Second
+
 // defragmentFile rewrites the database of a stopped member.
 func defragmentFile(ctx context.Context, path string) error {
-	s, err := mvcc.Open(path, mvcc.Options{})
+	s, err := mvcc.Open(path, mvcc.Options{LockTimeout: fileLockMax})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (is the member stopped?)", err)
 	}
 	return errors.Join(s.Defragment(ctx), s.Close())
 }

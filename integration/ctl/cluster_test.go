@@ -184,9 +184,9 @@ func TestRestoreWithBumpCompacts(t *testing.T) {
 	}
 }
 
-// If this fails, an operator cannot shrink a member's database while it is
-// stopped, or loses keys by it.
-func TestDefragmentStoppedMember(t *testing.T) {
+// If this fails, an operator cannot shrink a stopped member's database or mark
+// it for another version, or loses keys by it.
+func TestWorkOnStoppedMember(t *testing.T) {
 	t.Parallel()
 	c := start(t, process.Options{Size: 1})
 	fill(t, c.Endpoints())
@@ -198,6 +198,13 @@ func TestDefragmentStoppedMember(t *testing.T) {
 	if out := kvctl(t, nil, "defrag", "--data-dir", m.Dir); out != "" {
 		t.Errorf("defrag printed %q", out)
 	}
+	for _, version := range []string{"3.5", "3.7", "3.6"} {
+		kvctl(t, nil, "migrate", "--data-dir", m.Dir, "--target-version", version)
+	}
+	if out := kvctl(t, nil, "snapshot", "status", filepath.Join(m.Dir, "member", "snap", "db")); !strings.HasSuffix(out, ", 3.6.0\n") {
+		t.Errorf("after migrate the file says %q", out)
+	}
+	kvctl(t, nil, "migrate", "--data-dir", m.Dir, "--target-version", "3.7")
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
