@@ -87,13 +87,18 @@ func (c command) refuseKeys(prefix string) error {
 	return nil
 }
 
+// keysLeft ends an interrupted check.
+func (c command) keysLeft(prefix string) error {
+	return fail(exitInterrupted, "%w; delete what was written with `%s del --prefix %s`", errInterrupted, c.name, prefix)
+}
+
 func (c command) checkPerf(l load, f *checkFlags) error {
 	if err := c.refuseKeys(f.prefix); err != nil {
 		return err
 	}
 	m := c.write(l, f.prefix)
 	if c.ctx.Err() != nil {
-		return &failure{exitInterrupted, errInterrupted}
+		return c.keysLeft(f.prefix)
 	}
 	if err := c.cleanUp(f); err != nil {
 		return err

@@ -47,7 +47,7 @@ func (c command) checkDatascale(l load, f *checkFlags) error {
 		l.keys, checkValueBytes, l.clients)
 	failed := c.fill(l, f.prefix)
 	if c.ctx.Err() != nil {
-		return &failure{exitInterrupted, errInterrupted}
+		return c.keysLeft(f.prefix)
 	}
 	after, unread := c.memory()
 	if err := c.cleanUp(f); err != nil {

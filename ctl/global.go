@@ -235,7 +235,7 @@ func (a *app) credentials() (user, password string, err error) {
 // askPassword reads a password from the terminal without showing it.
 func (a *app) askPassword(prompt string) (string, error) {
 	f, ok := a.Stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor
+	if !ok || !isTerminal(f) {
 		return "", badArgs("no terminal to ask for the password: use --password or --user name:password")
 	}
 	a.warnf("%s", prompt)

@@ -80,13 +80,16 @@ func usage(a *app) func(*cobra.Command) error {
 	}
 }
 
+// localFlags are the flags of a command and of its group.
 func localFlags(c *cobra.Command) *pflag.FlagSet {
 	own := pflag.NewFlagSet(c.Name(), pflag.ContinueOnError)
-	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+	add := func(f *pflag.Flag) {
 		if c.Root().PersistentFlags().Lookup(f.Name) == nil {
 			own.AddFlag(f)
 		}
-	})
+	}
+	c.LocalFlags().VisitAll(add)
+	c.InheritedFlags().VisitAll(add)
 	return own
 }
 

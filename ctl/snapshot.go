@@ -60,37 +60,35 @@ func (c command) save(path string) (version string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("could not open %s (%w)", part, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(part))
-		}
-	}()
 	c.log.Info("created temporary db file", "path", part)
-	s, err := c.Snapshot(c.ctx)
-	if err != nil {
-		return "", err
+	n, version, err := c.fetch(f)
+	if err == nil {
+		err = f.Sync()
 	}
-	defer func() { _ = s.Close() }()
-	c.log.Info("fetching snapshot", "endpoint", c.Endpoints()[0])
-	bar := c.progress("snapshot", s.SizeBytes)
-	n, err := io.Copy(io.MultiWriter(f, bar), s)
-	bar.done()
-	if err != nil {
-		return "", fmt.Errorf("fetch snapshot: %w", err)
-	}
-	if err := f.Sync(); err != nil {
-		return "", fmt.Errorf("sync %s: %w", part, err)
-	}
-	if err := f.Close(); err != nil {
-		return "", err
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(part))
 	}
 	c.log.Info("fetched snapshot", "endpoint", c.Endpoints()[0], "size", humanize.Bytes(uint64(n)), //nolint:gosec // a size
-		"took", time.Since(start).String(), "etcd-version", s.Version)
+		"took", time.Since(start).String(), "etcd-version", version)
 	if err := os.Rename(part, path); err != nil {
 		return "", err
 	}
 	c.log.Info("saved", "path", path)
-	return s.Version, syncDir(filepath.Dir(path))
+	return version, syncDir(filepath.Dir(path))
+}
+
+// fetch copies a snapshot to f.
+func (c command) fetch(f io.Writer) (n int64, version string, err error) {
+	s, err := c.Snapshot(c.ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = s.Close() }()
+	c.log.Info("fetching snapshot", "endpoint", c.Endpoints()[0])
+	bar := c.progress("snapshot", s.SizeBytes)
+	n, err = io.Copy(io.MultiWriter(f, bar), s)
+	bar.done()
+	return n, s.Version, err
 }
 
 func syncDir(path string) error {

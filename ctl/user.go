@@ -91,6 +91,9 @@ func (a *app) newPassword(user string, interactive bool) (string, error) {
 	if !interactive {
 		return a.readLine()
 	}
+	if !isTerminal(a.Stdin) {
+		return "", badArgs("no terminal to ask for the password: --interactive=false reads it from standard input")
+	}
 	first, err := a.askPassword("Password of " + user + ": ")
 	if err != nil {
 		return "", err

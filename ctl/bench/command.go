@@ -32,9 +32,7 @@ The same --seed repeats the same keys and values. Keys stay in the cluster under
 "del --prefix" removes them. Ctrl-C ends a run early. -w json and -w csv print for programs,
 --html writes a page with charts, and --compare runs two clusters in turn, so that what else
 the machine does meets both.`,
-		Example: `  kvctl bench put --clients 100 --conns 10 --total 100000
-  kvctl bench range --rate 5000 --duration 30s --html range.html
-  kvctl bench put --compare 10.0.0.7:2379 --rounds 5 --clients 100`,
+		Example: `  kvctl bench put --compare 10.0.0.7:2379 --rounds 5 --clients 100`,
 	}
 	for _, load := range loads() {
 		cmd.AddCommand(loadCommand(load))
@@ -46,6 +44,7 @@ the machine does meets both.`,
 type load struct {
 	kind  Kind
 	short string
+	args  string // of the example
 	flags func(*pflag.FlagSet, *Options)
 }
 
@@ -56,26 +55,26 @@ func loads() []load {
 		f.IntVar(&o.Streams, "streams", o.Streams, "watch streams that the watchers are spread over")
 	}
 	return []load{
-		{Put, "Write keys", none},
-		{Range, "Read keys: one at a time, or with --list all that the load wrote", func(f *pflag.FlagSet, o *Options) {
+		{Put, "Write keys", "--clients 100 --conns 10 --total 100000", none},
+		{Range, "Read keys: one at a time, or with --list all that the load wrote", "--rate 5000 --duration 30s --html range.html", func(f *pflag.FlagSet, o *Options) {
 			f.BoolVar(&o.List, "list", o.List, "read all keys under --prefix with each operation")
 			f.Int64Var(&o.Limit, "limit", o.Limit, "at most this many keys per answer; 0 = all")
 			f.BoolVar(&o.CountOnly, "count-only", o.CountOnly, "ask for the count only")
 			f.BoolVar(&o.KeysOnly, "keys-only", o.KeysOnly, "ask for keys without values")
 			readFlags(f, o)
 		}},
-		{Txn, "Compare, write and read in transactions", func(f *pflag.FlagSet, o *Options) {
+		{Txn, "Compare, write and read in transactions", "--txn-puts 3 --clients 20", func(f *pflag.FlagSet, o *Options) {
 			f.IntVar(&o.TxnCompares, "txn-compares", o.TxnCompares, "compares per transaction (they always hold)")
 			f.IntVar(&o.TxnPuts, "txn-puts", o.TxnPuts, "puts per transaction")
 			f.IntVar(&o.TxnRanges, "txn-ranges", o.TxnRanges, "reads per transaction")
 		}},
-		{Mixed, "Read and write keys", func(f *pflag.FlagSet, o *Options) {
+		{Mixed, "Read and write keys", "--read-ratio 0.9 --clients 50", func(f *pflag.FlagSet, o *Options) {
 			f.Float64Var(&o.ReadRatio, "read-ratio", o.ReadRatio, "share of reads, 0 to 1")
 			readFlags(f, o)
 		}},
-		{Watch, "Write watched keys and count events; --total and --rate count puts", watch},
-		{WatchLatency, "Measure the time from put to event at a low rate; --total and --rate count puts", watch},
-		{LeaseKeepAlive, "Renew leases", func(f *pflag.FlagSet, o *Options) {
+		{Watch, "Write watched keys and count events; --total and --rate count puts", "--watchers 1000 --streams 10 --total 5000", watch},
+		{WatchLatency, "Measure the time from put to event at a low rate; --total and --rate count puts", "--rate 50 --duration 30s", watch},
+		{LeaseKeepAlive, "Renew leases", "--leases 1000 --clients 10", func(f *pflag.FlagSet, o *Options) {
 			f.IntVar(&o.Leases, "leases", o.Leases, "leases in all, renewed in turn")
 		}},
 	}
@@ -97,6 +96,7 @@ func loadCommand(l load) *cobra.Command {
 	o, out := Defaults(l.kind), &output{rounds: 5}
 	cmd := &cobra.Command{
 		Use: string(l.kind), Short: l.short, Args: cobra.NoArgs, SilenceUsage: true,
+		Example: "  kvctl bench " + string(l.kind) + " " + l.args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Duration > 0 && !cmd.Flags().Changed("total") {
 				o.Total = 0

@@ -167,6 +167,9 @@ func thin(points []Point, value func(Point) float64) [][2]float64 {
 			kept = append(kept, best)
 		}
 	}
+	if len(kept) == 1 { // a line of no length, drawn as a dot
+		kept = append(kept, kept[0])
+	}
 	return kept
 }
 

@@ -289,8 +289,39 @@ func TestAddPromoteRemove(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := addLearner(t, endpoints, m)
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "promote", func() error {
+		out, err := try(endpoints, "member", "promote", id)
+		if err == nil && !strings.HasPrefix(out, fmt.Sprintf("Member %16s promoted in cluster ", id)) {
+			t.Errorf("member promote printed %q", out)
+		}
+		return err
+	})
+	want := contents(t, endpoints[0])
+	eventually(t, "the new member has caught up", func() error {
+		if got := contents(t, m.Endpoint()); got != want {
+			return fmt.Errorf("it has\n%s", got)
+		}
+		return nil
+	})
+	if out := kvctl(t, endpoints, "member", "remove", id); !strings.HasPrefix(out, fmt.Sprintf("Member %16s removed from cluster ", id)) {
+		t.Errorf("member remove printed %q", out)
+	}
+	if out := kvctl(t, endpoints, "member", "list"); strings.Contains(out, id) {
+		t.Errorf("after the removal:\n%s", out)
+	}
+}
+
+// addLearner checks what a person is told to start the new member with, and
+// returns its ID.
+func addLearner(t *testing.T, endpoints []string, m *process.Member) string {
+	t.Helper()
 	added := ""
-	eventually(t, "member add", func() (err error) { // refused until the members have been connected for a while
+	eventually(t, "member add", func() error { // refused until the members have been connected for a while
+		var err error
 		added, err = try(endpoints, "member", "add", "m4", "--peer-urls", m.PeerURL, "--learner")
 		return err
 	})
@@ -311,27 +342,5 @@ $`).FindStringSubmatch(added)
 	if out := kvctl(t, endpoints, "member", "list"); !strings.Contains(out, id+", unstarted, , "+m.PeerURL+", , true\n") {
 		t.Errorf("member list:\n%s", out)
 	}
-	if err := m.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "promote", func() error {
-		out, err := try(endpoints, "member", "promote", id)
-		if err == nil && !strings.HasPrefix(out, "Member "+form[1]+" promoted in cluster ") {
-			t.Errorf("member promote printed %q", out)
-		}
-		return err
-	})
-	want := contents(t, endpoints[0])
-	eventually(t, "the new member has caught up", func() error {
-		if got := contents(t, m.Endpoint()); got != want {
-			return fmt.Errorf("it has\n%s", got)
-		}
-		return nil
-	})
-	if out := kvctl(t, endpoints, "member", "remove", id); !strings.HasPrefix(out, "Member "+form[1]+" removed from cluster ") {
-		t.Errorf("member remove printed %q", out)
-	}
-	if out := kvctl(t, endpoints, "member", "list"); strings.Contains(out, id) {
-		t.Errorf("after the removal:\n%s", out)
-	}
+	return id
 }
