@@ -167,8 +167,8 @@ func thin(points []Point, value func(Point) float64) [][2]float64 {
 			kept = append(kept, best)
 		}
 	}
-	if len(kept) == 1 { // a line of no length, drawn as a dot
-		kept = append(kept, kept[0])
+	if len(kept) == 1 { // a short run: its one slice is a level line
+		kept = [][2]float64{{0, kept[0][1]}, kept[0]}
 	}
 	return kept
 }
