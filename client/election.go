@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/proto/mvccpb"
@@ -75,7 +76,7 @@ func (c *Client) Leader(ctx context.Context, name string) (*pb.RangeResponse, er
 func (c *Client) Observe(ctx context.Context, name string, visit func(*pb.RangeResponse) error) error {
 	for {
 		r, err := c.Leader(ctx, name)
-		if err == ErrNobodyLeads {
+		if errors.Is(err, ErrNobodyLeads) {
 			err = c.awaitCandidate(ctx, name, r.Header.GetRevision()+1)
 			if err == nil {
 				continue

@@ -15,6 +15,7 @@ type Error struct {
 	Text string
 }
 
+// Error is the text as the member said it.
 func (e *Error) Error() string { return e.Text }
 
 // GRPCStatus lets status.Code and status.FromError see through the type.

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -32,7 +33,7 @@ func (c *Client) KeepAliveOnce(ctx context.Context, id int64) (*pb.LeaseKeepAliv
 		if err != nil {
 			return false, err
 		}
-		if err := s.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil && err != io.EOF {
+		if err := s.Send(&pb.LeaseKeepAliveRequest{ID: id}); err != nil && !errors.Is(err, io.EOF) {
 			return false, err
 		}
 		if answer, err = s.Recv(); err != nil {

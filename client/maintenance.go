@@ -115,7 +115,7 @@ func (c *Client) Snapshot(ctx context.Context) (*SnapshotStream, error) {
 func (s *SnapshotStream) Read(p []byte) (int, error) {
 	for len(s.pending) == 0 {
 		m, err := s.stream.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return 0, s.check()
 		}
 		if err != nil {
@@ -161,7 +161,7 @@ func (c *Client) reopen(ctx context.Context, try func() (started bool, err error
 	for attempt := 0; ; attempt++ {
 		token := c.tokens.get()
 		started, raw := try()
-		if raw == nil || raw == io.EOF {
+		if raw == nil || errors.Is(raw, io.EOF) {
 			return nil
 		}
 		err := typed(ctx, raw)

@@ -395,7 +395,7 @@ func (l *watchLoop) broken(raw error) {
 			l.endAll(err)
 			return
 		}
-	case raw == io.EOF || status.Code(raw) == codes.Unavailable || status.Code(raw) == codes.Internal:
+	case errors.Is(raw, io.EOF) || status.Code(raw) == codes.Unavailable || status.Code(raw) == codes.Internal:
 	case errors.Is(err, ErrLearner) && len(c.Endpoints()) > 1:
 	default:
 		l.endAll(err)

@@ -106,7 +106,7 @@ func TestWatchRefusalReachesItsWatcher(t *testing.T) {
 		for {
 			r, err := s.Recv()
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // the client has gone
 			}
 			create := r.GetCreateRequest()
 			if create == nil {
@@ -144,7 +144,7 @@ func TestWatchSlowProgramFallsBehindAndCatchesUp(t *testing.T) {
 		for {
 			r, err := s.Recv()
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // the client has gone
 			}
 			if r.GetCancelRequest() != nil {
 				canceled <- struct{}{}
@@ -175,7 +175,7 @@ func TestWatchEndsWithItsContext(t *testing.T) {
 		for {
 			r, err := s.Recv()
 			if err != nil {
-				return nil
+				return nil //nolint:nilerr // the client has gone
 			}
 			if create := r.GetCreateRequest(); create != nil {
 				send(t, s, &pb.WatchResponse{Header: &pb.ResponseHeader{Revision: 1}, WatchId: create.WatchId, Created: true})

@@ -8,7 +8,7 @@ import (
 
 func newAlarm(a *app) *cobra.Command {
 	list := &cobra.Command{
-		Use: "list", Short: "Lists all alarms", Example: "  " + a.name + " alarm list",
+		Use: "list", Short: "List the alarms that are on", Example: "  " + a.name + " alarm list",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return badArgs("alarm list command accepts no arguments")
@@ -23,7 +23,7 @@ func newAlarm(a *app) *cobra.Command {
 		},
 	}
 	disarm := &cobra.Command{
-		Use: "disarm", Short: "Disarms all alarms", Example: "  " + a.name + " alarm disarm",
+		Use: "disarm", Short: "Switch all alarms off, and list them", Example: "  " + a.name + " alarm disarm",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return badArgs("alarm disarm command accepts no arguments")
@@ -37,7 +37,7 @@ func newAlarm(a *app) *cobra.Command {
 			})
 		},
 	}
-	return group("alarm", "Alarm related commands", disarm, list)
+	return group("alarm", "See and switch off what stops writes: no space, corruption", disarm, list)
 }
 
 // disarm switches off every alarm that is on and returns these.

@@ -82,13 +82,14 @@ type app struct {
 func Main(c Config) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	a := &app{Config: c, ctx: ctx, name: "kvctl", log: newLogger(c.Stderr)}
 	if strings.HasPrefix(filepath.Base(c.Args[0]), "etcdctl") {
 		a.name = "etcdctl"
 	}
 	a.root = newRoot(a)
 	a.root.SetArgs(c.Args[1:])
-	return a.report(a.root.Execute())
+	return a.report(a.root.ExecuteContext(ctx))
 }
 
 // report tells what went wrong and returns the exit code.
@@ -104,7 +105,7 @@ func (a *app) report(err error) int {
 		code = f.code
 	}
 	if u := (*usageError)(nil); errors.As(err, &u) {
-		_, _ = fmt.Fprintf(a.Stderr, "Error: %v\n%s\n", u.err, u.cmd.UsageString())
+		_, _ = fmt.Fprintf(a.Stderr, "Error: %v\n%s", u.err, u.cmd.UsageString())
 		return code
 	}
 	if text := err.Error(); text != "" {

@@ -9,75 +9,98 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kvorum/kvorum/client"
 )
 
-// load is a work load of check perf.
-type load struct{ writesPerSecond, clients int }
+// load is a work load of check perf (writesPerSecond) or check datascale (keys).
+type load struct{ writesPerSecond, clients, keys int }
+
+// checkFlags are those that both checks have.
+type checkFlags struct {
+	size, prefix    string
+	compact, defrag bool
+}
+
+func (f *checkFlags) register(s *pflag.FlagSet, prefix string) {
+	s.StringVar(&f.prefix, "prefix", prefix, "write keys that begin with this; there must be none yet")
+	s.BoolVar(&f.compact, "auto-compact", false, "afterwards, compact the history of the cluster")
+	s.BoolVar(&f.defrag, "auto-defrag", false, "afterwards, defragment the endpoints")
+}
 
 const (
 	checkTime         = 60 * time.Second
 	checkSlowestMax   = 500 * time.Millisecond
 	checkDeviationMax = 100 * time.Millisecond
 	checkValueBytes   = 1024
+	cleanUpMax        = time.Minute // deleting millions of keys takes a while
 )
 
 func newCheck(a *app) *cobra.Command {
-	return group("check", "commands for checking properties of the etcd cluster", newCheckPerf(a))
+	return group("check", "Try out whether a cluster is fast and large enough", newCheckDatascale(a), newCheckPerf(a))
 }
 
 func newCheckPerf(a *app) *cobra.Command {
-	var size, prefix string
-	var compact, defrag bool
+	var f checkFlags
 	c := &cobra.Command{
-		Use: "perf [options]", Short: "Check the performance of the etcd cluster",
+		Use: "perf", Short: "Write at a steady rate for a minute, and judge the delays",
 		Example: "  " + a.name + " check perf --load=m",
 		RunE: func(*cobra.Command, []string) error {
-			l, err := loadOf(size)
+			l, err := loadOf(f.size)
 			if err != nil {
 				return err
 			}
-			return a.long(func(c command) error { return c.checkPerf(l, prefix, compact, defrag) })
+			return a.long(func(c command) error { return c.checkPerf(l, &f) })
 		},
 	}
-	f := c.Flags()
-	f.StringVar(&size, "load", "s", "The performance check's workload model. Accepted workloads: s(small), m(medium), l(large), xl(xLarge)")
-	f.StringVar(&prefix, "prefix", "/etcdctl-check-perf/", "The prefix for writing the performance check's keys.")
-	f.BoolVar(&compact, "auto-compact", false, "Compact storage with last revision after test is finished.")
-	f.BoolVar(&defrag, "auto-defrag", false, "Defragment storage after test is finished.")
+	c.Flags().StringVar(&f.size, "load", "s", "`size`: s, m, l or xl for 150, 1000, 8000 or 15000 writes per second")
+	f.register(c.Flags(), "/etcdctl-check-perf/")
 	return c
 }
 
 func loadOf(size string) (load, error) {
 	switch strings.ToLower(size) {
 	case "s", "small":
-		return load{150, 50}, nil
+		return load{150, 50, 10_000}, nil
 	case "m", "medium":
-		return load{1000, 200}, nil
+		return load{1000, 200, 100_000}, nil
 	case "l", "large":
-		return load{8000, 500}, nil
+		return load{8000, 500, 1_000_000}, nil
 	case "xl", "xlarge":
-		return load{15000, 1000}, nil
+		return load{15000, 1000, 3_000_000}, nil
 	}
 	return load{}, fail(exitFeature, "unknown load option %v", size)
 }
 
-func (c command) checkPerf(l load, prefix string, compact, defrag bool) error {
+// refuseKeys fails when there are keys that the clean-up would delete.
+func (c command) refuseKeys(prefix string) error {
 	ctx, cancel := c.after()
+	defer cancel()
 	r, err := c.Get(ctx, prefix, client.Prefix(), client.Limit(1))
-	cancel()
 	if err != nil {
 		return err
 	}
 	if len(r.Kvs) > 0 {
 		return fail(exitInput, "prefix %q has keys. Delete with `%s del --prefix %s` first", prefix, c.name, prefix)
 	}
-	m := c.write(l, prefix)
-	if c.ctx.Err() != nil {
-		return &failure{exitInterrupted, errInterrupted}
+	return nil
+}
+
+// keysLeft ends an interrupted check.
+func (c command) keysLeft(prefix string) error {
+	return fail(exitInterrupted, "%w; delete what was written with `%s del --prefix %s`", errInterrupted, c.name, prefix)
+}
+
+func (c command) checkPerf(l load, f *checkFlags) error {
+	if err := c.refuseKeys(f.prefix); err != nil {
+		return err
 	}
-	if err := c.cleanUp(prefix, compact, defrag); err != nil {
+	m := c.write(l, f.prefix)
+	if c.ctx.Err() != nil {
+		return c.keysLeft(f.prefix)
+	}
+	if err := c.cleanUp(f); err != nil {
 		return err
 	}
 	return c.judge(l, m)
@@ -172,21 +195,21 @@ func sleepUntil(ctx context.Context, at time.Time) error {
 	}
 }
 
-func (c command) cleanUp(prefix string, compact, defrag bool) error {
-	ctx, cancel := c.after()
+func (c command) cleanUp(f *checkFlags) error {
+	ctx, cancel := context.WithTimeout(c.ctx, max(c.global.commandTimeout, cleanUpMax))
 	defer cancel()
-	r, err := c.Delete(ctx, prefix, client.Prefix())
+	r, err := c.Delete(ctx, f.prefix, client.Prefix())
 	if err != nil {
 		return err
 	}
-	if compact {
+	if f.compact {
 		rev := r.Header.GetRevision()
 		if _, err := c.Compact(ctx, rev, false); err != nil {
 			return err
 		}
 		c.printf("Compacted with revision %d\n", rev)
 	}
-	if defrag {
+	if f.defrag {
 		for _, ep := range c.Endpoints() {
 			c.printf("Defragmenting %q\n", ep)
 			if err := c.Defragment(ctx, ep); err != nil {

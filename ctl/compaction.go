@@ -9,7 +9,7 @@ import (
 func newCompaction(a *app) *cobra.Command {
 	var physical bool
 	c := &cobra.Command{
-		Use: "compaction [options] <revision>", Short: "Compacts the event history in etcd",
+		Use: "compaction <revision>", Short: "Forget the history before a revision",
 		Example: "  " + a.name + " compaction 1234",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -28,6 +28,6 @@ func newCompaction(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&physical, "physical", false, "'true' to wait for compaction to physically remove all old revisions")
+	c.Flags().BoolVar(&physical, "physical", false, "return only when the old revisions are gone from the disk")
 	return c
 }

@@ -4,7 +4,7 @@ import "github.com/spf13/cobra"
 
 func newCompletion(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "completion [bash|zsh|fish|powershell]", Short: "Generate completion script",
+		Use: "completion bash|zsh|fish|powershell", Short: "Print a script that completes commands in a shell",
 		Example:   "  " + a.name + " completion bash > /etc/bash_completion.d/" + a.name,
 		ValidArgs: []string{"bash", "zsh", "fish", "powershell"},
 		Args:      cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs),

@@ -12,8 +12,8 @@ func newDefrag(a *app) *cobra.Command {
 	var cluster bool
 	var dataDir string
 	c := &cobra.Command{
-		Use: "defrag", Short: "Defragments the storage of the etcd members with given endpoints",
-		Example: "  " + a.name + " defrag --cluster\n  " + a.name + " defrag --data-dir default.etcd   (member stopped)",
+		Use: "defrag", Short: "Give the free space in the database file back to the disk",
+		Example: "  " + a.name + " defrag --cluster",
 		RunE: func(*cobra.Command, []string) error {
 			if dataDir != "" {
 				return a.defragFile(filepath.Join(dataDir, "member", "snap", "db"))
@@ -21,8 +21,8 @@ func newDefrag(a *app) *cobra.Command {
 			return a.long(func(c command) error { return c.defrag(cluster) })
 		},
 	}
-	c.Flags().BoolVar(&cluster, "cluster", false, "use all endpoints from the cluster member list")
-	c.Flags().StringVar(&dataDir, "data-dir", "", "defragment the database of a stopped member instead")
+	c.Flags().BoolVar(&cluster, "cluster", false, "all members, one after the other, not only those of --endpoints")
+	c.Flags().StringVar(&dataDir, "data-dir", "", "a stopped member's data `folder`, in place of --endpoints")
 	return c
 }
 

@@ -12,13 +12,11 @@ import (
 
 type delFlags struct{ prefix, fromKey, prevKV, span bool }
 
-const delUse = "del [options] <key> [range_end]"
-
 func newDel(a *app) *cobra.Command {
 	var f delFlags
 	c := &cobra.Command{
-		Use: delUse, Short: "Removes the specified key or range of keys [key, range_end)",
-		Example: "  " + a.name + " del greeting\n  " + a.name + " del --prefix /services/",
+		Use: "del <key> [end]", Short: "Delete a key, or the keys from one up to another",
+		Example: "  " + a.name + " del --prefix /services/old/",
 		RunE: func(_ *cobra.Command, args []string) error {
 			r, err := f.request(args)
 			if err != nil {
@@ -44,10 +42,10 @@ func newDel(a *app) *cobra.Command {
 }
 
 func (f *delFlags) register(s *pflag.FlagSet) {
-	s.BoolVar(&f.prefix, "prefix", false, "delete keys with matching prefix")
-	s.BoolVar(&f.prevKV, "prev-kv", false, "return deleted key-value pairs")
-	s.BoolVar(&f.fromKey, "from-key", false, "delete keys that are greater than or equal to the given key using byte compare")
-	s.BoolVar(&f.span, "range", false, "delete range of keys without delay")
+	s.BoolVar(&f.prefix, "prefix", false, "all keys that begin with <key>")
+	s.BoolVar(&f.prevKV, "prev-kv", false, "also print what was deleted")
+	s.BoolVar(&f.fromKey, "from-key", false, "<key> and all keys that sort after it, byte by byte")
+	s.BoolVar(&f.span, "range", false, "do not wait two seconds before deleting from <key> up to <end>")
 }
 
 func (f *delFlags) request(args []string) (*pb.DeleteRangeRequest, error) {

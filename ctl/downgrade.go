@@ -1,6 +1,8 @@
 package ctl
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -9,7 +11,7 @@ import (
 func newDowngrade(a *app) *cobra.Command {
 	sub := func(use, short, done string, action pb.DowngradeRequest_DowngradeAction, wantsVersion bool) *cobra.Command {
 		return &cobra.Command{
-			Use: use, Short: short, Example: "  " + a.name + " downgrade " + use,
+			Use: use, Short: short, Example: "  " + a.name + " downgrade " + strings.Replace(use, "<version>", "3.6", 1),
 			RunE: func(_ *cobra.Command, args []string) error {
 				r := &pb.DowngradeRequest{Action: action}
 				if wantsVersion {
@@ -31,8 +33,8 @@ func newDowngrade(a *app) *cobra.Command {
 			},
 		}
 	}
-	return group("downgrade", "Downgrade related commands",
-		sub("cancel", "Cancel the ongoing downgrade action to cluster", "cancel", pb.DowngradeRequest_CANCEL, false),
-		sub("enable <TARGET_VERSION>", "Start a downgrade action to cluster", "enable", pb.DowngradeRequest_ENABLE, true),
-		sub("validate <TARGET_VERSION>", "Validate downgrade capability before starting downgrade", "validate", pb.DowngradeRequest_VALIDATE, true))
+	return group("downgrade", "Prepare the cluster for an older version",
+		sub("cancel", "Stay at the present version after all", "cancel", pb.DowngradeRequest_CANCEL, false),
+		sub("enable <version>", "Begin the downgrade: members may now be replaced one by one", "enable", pb.DowngradeRequest_ENABLE, true),
+		sub("validate <version>", "Tell whether a downgrade is possible", "validate", pb.DowngradeRequest_VALIDATE, true))
 }

@@ -9,8 +9,8 @@ import (
 func newElect(a *app) *cobra.Command {
 	var listen bool
 	c := &cobra.Command{
-		Use: "elect <election-name> [proposal]", Short: "Observes and participates in leader election",
-		Example: "  " + a.name + " elect primary node1\n  " + a.name + " elect --listen primary",
+		Use: "elect <name> [proposal]", Short: "Stand for leader among clients, or follow who leads",
+		Example: "  " + a.name + " elect primary node1",
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) != 1 && len(args) != 2:
@@ -23,7 +23,7 @@ func newElect(a *app) *cobra.Command {
 				return a.long(func(c command) error {
 					err := c.Observe(c.ctx, args[0], c.Printer.Get)
 					if c.ctx.Err() != nil {
-						return nil
+						return nil //nolint:nilerr // interrupted, as it is meant to end
 					}
 					return err
 				})
@@ -31,7 +31,7 @@ func newElect(a *app) *cobra.Command {
 			return a.long(func(c command) error { return c.campaign(args[0], args[1]) })
 		},
 	}
-	c.Flags().BoolVarP(&listen, "listen", "l", false, "observation mode")
+	c.Flags().BoolVarP(&listen, "listen", "l", false, "do not stand; print each leader")
 	return c
 }
 

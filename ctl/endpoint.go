@@ -28,13 +28,13 @@ func newEndpoint(a *app) *cobra.Command {
 			},
 		}
 	}
-	health := sub("health", "Checks the healthiness of endpoints specified in `--endpoints` flag", command.health)
-	status := sub("status", "Prints out the status of endpoints specified in `--endpoints` flag", command.status)
-	hash := sub("hashkv", "Prints the KV history hash for each endpoint in --endpoints",
+	health := sub("health", "Tell whether the endpoints can serve, and how fast they answer", command.health)
+	status := sub("status", "Show version, size, role and log position of the endpoints", command.status)
+	hash := sub("hashkv", "Show a hash of each endpoint's keys, to compare members",
 		func(c command, endpoints []string) error { return c.hashKV(endpoints, rev) })
-	hash.Flags().Int64Var(&rev, "rev", 0, "maximum revision to hash (default: latest revision)")
-	g := group("endpoint", "Endpoint related commands", hash, health, status)
-	g.PersistentFlags().BoolVar(&cluster, "cluster", false, "use all endpoints from the cluster member list")
+	hash.Flags().Int64Var(&rev, "rev", 0, "hash the keys as of this revision (0 = now)")
+	g := group("endpoint", "Look at single members, by their endpoints", hash, health, status)
+	g.PersistentFlags().BoolVar(&cluster, "cluster", false, "ask all members, not only those of --endpoints")
 	return g
 }
 

@@ -3,9 +3,11 @@ package ctl
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,11 +26,14 @@ func fileStatus(path string) (print.FileStatus, error) {
 	}, err
 }
 
+// fileLockMax is how long to wait for a member that has the file open.
+const fileLockMax = 10 * time.Second
+
 // defragmentFile rewrites the database of a stopped member.
 func defragmentFile(ctx context.Context, path string) error {
-	s, err := mvcc.Open(path, mvcc.Options{})
+	s, err := mvcc.Open(path, mvcc.Options{LockTimeout: fileLockMax})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (is the member stopped?)", err)
 	}
 	return errors.Join(s.Defragment(ctx), s.Close())
 }
@@ -36,7 +41,7 @@ func defragmentFile(ctx context.Context, path string) error {
 func newHashKV(a *app) *cobra.Command {
 	var rev int64
 	c := &cobra.Command{
-		Use: "hashkv <filename>", Short: "Prints the KV history hash of a given file",
+		Use: "hashkv <file>", Short: "Show the hash of the keys in a database or snapshot file",
 		Example: "  " + a.name + " hashkv /backup/snapshot.db",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -53,7 +58,7 @@ func newHashKV(a *app) *cobra.Command {
 			return shown(p.FileHash(h))
 		},
 	}
-	c.Flags().Int64Var(&rev, "rev", 0, "maximum revision to hash (default: latest revision)")
+	c.Flags().Int64Var(&rev, "rev", 0, "hash the keys as of this revision (0 = the latest)")
 	return c
 }
 

@@ -19,13 +19,11 @@ type getFlags struct {
 	minCreate, maxCreate, minModify, maxModify int64
 }
 
-const getUse = "get [options] <key> [range_end]"
-
 func newGet(a *app) *cobra.Command {
 	var f getFlags
 	c := &cobra.Command{
-		Use: getUse, Short: "Gets the key or a range of keys",
-		Example: "  " + a.name + " get greeting\n  " + a.name + " get --prefix --keys-only /services/",
+		Use: "get <key> [end]", Short: "Read a key, or the keys from one up to another",
+		Example: "  " + a.name + " get --prefix --keys-only /services/",
 		RunE: func(_ *cobra.Command, args []string) error {
 			r, err := f.request(args)
 			if err != nil {
@@ -39,21 +37,21 @@ func newGet(a *app) *cobra.Command {
 }
 
 func (f *getFlags) register(s *pflag.FlagSet) {
-	s.StringVar(&f.consistency, "consistency", "l", "Linearizable(l) or Serializable(s)")
-	s.StringVar(&f.order, "order", "", "Order of results; ASCEND or DESCEND (ASCEND by default)")
-	s.StringVar(&f.sortBy, "sort-by", "", "Sort target; CREATE, KEY, MODIFY, VALUE, or VERSION")
-	s.Int64Var(&f.limit, "limit", 0, "Maximum number of results")
-	s.BoolVar(&f.prefix, "prefix", false, "Get keys with matching prefix")
-	s.BoolVar(&f.fromKey, "from-key", false, "Get keys that are greater than or equal to the given key using byte compare")
-	s.Int64Var(&f.rev, "rev", 0, "Specify the kv revision")
-	s.BoolVar(&f.keysOnly, "keys-only", false, "Get only the keys")
-	s.BoolVar(&f.countOnly, "count-only", false, "Get only the count")
-	s.BoolVar(&f.valueOnly, "print-value-only", false, "Only write values when using the \"simple\" output format")
-	s.Int64Var(&f.minCreate, "min-create-rev", 0, "Minimum create revision")
-	s.Int64Var(&f.maxCreate, "max-create-rev", 0, "Maximum create revision")
-	s.Int64Var(&f.minModify, "min-mod-rev", 0, "Minimum modification revision")
-	s.Int64Var(&f.maxModify, "max-mod-rev", 0, "Maximum modification revision")
-	s.BoolVar(&f.stream, "stream", false, "Use the RangeStream RPC")
+	s.StringVar(&f.consistency, "consistency", "l", "l: nothing older than now; s: what the member has, asking nobody")
+	s.StringVar(&f.order, "order", "", "ASCEND or DESCEND")
+	s.StringVar(&f.sortBy, "sort-by", "", "sort by CREATE (revision), KEY, MODIFY (revision), VALUE or VERSION")
+	s.Int64Var(&f.limit, "limit", 0, "stop after this many keys (0 = all)")
+	s.BoolVar(&f.prefix, "prefix", false, "all keys that begin with <key>")
+	s.BoolVar(&f.fromKey, "from-key", false, "<key> and all keys that sort after it, byte by byte")
+	s.Int64Var(&f.rev, "rev", 0, "read as of this revision (0 = now)")
+	s.BoolVar(&f.keysOnly, "keys-only", false, "leave the values out")
+	s.BoolVar(&f.countOnly, "count-only", false, "tell only how many keys there are (with -w fields)")
+	s.BoolVar(&f.valueOnly, "print-value-only", false, "leave the keys out (with -w simple)")
+	s.Int64Var(&f.minCreate, "min-create-rev", 0, "skip keys created before this revision")
+	s.Int64Var(&f.maxCreate, "max-create-rev", 0, "skip keys created after this revision")
+	s.Int64Var(&f.minModify, "min-mod-rev", 0, "skip keys last changed before this revision")
+	s.Int64Var(&f.maxModify, "max-mod-rev", 0, "skip keys last changed after this revision")
+	s.BoolVar(&f.stream, "stream", false, "receive a large answer in pieces (RangeStream)")
 }
 
 func (f *getFlags) run(c command, r *pb.RangeRequest) error {
@@ -107,21 +105,30 @@ func (f *getFlags) request(args []string) (*pb.RangeRequest, error) {
 	default:
 		return nil, fail(exitFeature, "bad sort order %s", f.order)
 	}
-	target := strings.ToUpper(f.sortBy)
-	if target == "MODIFY" {
-		target = "MOD"
-	} else if target == "MOD" {
-		target = "?"
+	if r.SortTarget, err = sortTarget(f.sortBy); err != nil {
+		return nil, err
 	}
-	by, found := pb.RangeRequest_SortTarget_value[target]
-	if !found && f.sortBy != "" {
-		return nil, fail(exitFeature, "bad sort target %s", f.sortBy)
-	}
-	r.SortTarget = pb.RangeRequest_SortTarget(by)
 	r.Limit, r.Revision, r.KeysOnly, r.CountOnly = f.limit, f.rev, f.keysOnly, f.countOnly
 	r.MinCreateRevision, r.MaxCreateRevision = f.minCreate, f.maxCreate
 	r.MinModRevision, r.MaxModRevision = f.minModify, f.maxModify
 	return r, nil
+}
+
+// sortTarget is MODIFY here where the API says MOD.
+func sortTarget(text string) (pb.RangeRequest_SortTarget, error) {
+	switch strings.ToUpper(text) {
+	case "", "KEY":
+		return pb.RangeRequest_KEY, nil
+	case "VERSION":
+		return pb.RangeRequest_VERSION, nil
+	case "CREATE":
+		return pb.RangeRequest_CREATE, nil
+	case "MODIFY":
+		return pb.RangeRequest_MOD, nil
+	case "VALUE":
+		return pb.RangeRequest_VALUE, nil
+	}
+	return 0, fail(exitFeature, "bad sort target %s", text)
 }
 
 // rangeOptions turns the flags and the optional second argument into a range.

@@ -35,27 +35,27 @@ type globalFlags struct {
 }
 
 func (g *globalFlags) register(f *pflag.FlagSet) {
-	f.StringSliceVar(&g.endpoints, "endpoints", []string{"127.0.0.1:2379"}, "gRPC endpoints")
-	f.StringVarP(&g.writeOut, "write-out", "w", "simple", "set the output format (fields, json, protobuf, simple, table)")
-	f.BoolVar(&g.hex, "hex", false, "print byte strings as hex encoded strings")
-	f.BoolVar(&g.debug, "debug", false, "enable client-side debug logging")
-	f.DurationVar(&g.commandTimeout, "command-timeout", 5*time.Second, "timeout for short running command (excluding dial timeout)")
-	f.DurationVar(&g.dialTimeout, "dial-timeout", 2*time.Second, "dial timeout for client connections")
-	f.DurationVar(&g.keepaliveTime, "keepalive-time", 2*time.Second, "keepalive time for client connections")
-	f.DurationVar(&g.keepaliveLimit, "keepalive-timeout", 6*time.Second, "keepalive timeout for client connections")
-	f.StringVar(&g.cacert, "cacert", "", "verify certificates of TLS-enabled secure servers using this CA bundle")
-	f.StringVar(&g.cert, "cert", "", "identify secure client using this TLS certificate file")
-	f.StringVar(&g.key, "key", "", "identify secure client using this TLS key file")
-	f.BoolVar(&g.insecureTransport, "insecure-transport", true, "disable transport security for client connections")
-	f.BoolVar(&g.skipVerify, "insecure-skip-tls-verify", false, "skip server certificate verification (CAUTION: this option should be enabled only for testing purposes)")
-	f.StringVar(&g.user, "user", "", "username[:password] for authentication (prompt if password is not supplied)")
-	f.StringVar(&g.password, "password", "", "password for authentication (if this option is used, --user option shouldn't include password)")
-	f.StringVar(&g.token, "auth-jwt-token", "", "JWT token used for authentication (if this option is used, --user and --password should not be set)")
-	f.StringVarP(&g.srvDomain, "discovery-srv", "d", "", "domain name to query for SRV records describing cluster endpoints")
-	f.StringVar(&g.srvName, "discovery-srv-name", "", "service name to query when using DNS discovery")
-	f.BoolVar(&g.insecureSRV, "insecure-discovery", true, "accept insecure SRV records describing cluster endpoints")
-	f.IntVar(&g.requestBytesMax, "max-request-bytes", 0, "client-side request send limit in bytes (if 0, it defaults to 2.0 MiB (2 * 1024 * 1024).)")
-	f.IntVar(&g.recvBytesMax, "max-recv-bytes", 0, "client-side response receive limit in bytes (if 0, it defaults to \"math.MaxInt32\")")
+	f.StringSliceVar(&g.endpoints, "endpoints", []string{"127.0.0.1:2379"}, "where the cluster is: host:port, several with commas; also http://, https://, unix://, unixs://")
+	f.StringVarP(&g.writeOut, "write-out", "w", "simple", "how results look: simple, json, fields, protobuf or table")
+	f.BoolVar(&g.hex, "hex", false, "show bytes and IDs in hexadecimal")
+	f.BoolVar(&g.debug, "debug", false, "tell on standard error which settings apply")
+	f.DurationVar(&g.commandTimeout, "command-timeout", 5*time.Second, "give up when a command has taken this long")
+	f.DurationVar(&g.dialTimeout, "dial-timeout", 2*time.Second, "give up on a connection that does not come about in this time")
+	f.DurationVar(&g.keepaliveTime, "keepalive-time", 2*time.Second, "ping a connection that has been silent this long")
+	f.DurationVar(&g.keepaliveLimit, "keepalive-timeout", 6*time.Second, "drop a connection whose ping has no answer after this long")
+	f.StringVar(&g.cacert, "cacert", "", "PEM `file` with the authorities that may have signed a server's certificate")
+	f.StringVar(&g.cert, "cert", "", "PEM `file` with the certificate to show to servers")
+	f.StringVar(&g.key, "key", "", "PEM `file` with the private key of --cert")
+	f.BoolVar(&g.insecureTransport, "insecure-transport", true, "speak in the clear while nothing else asks for TLS")
+	f.BoolVar(&g.skipVerify, "insecure-skip-tls-verify", false, "take any certificate for the server's; never outside a test")
+	f.StringVar(&g.user, "user", "", "log in as `name[:password]`; a missing password is asked for")
+	f.StringVar(&g.password, "password", "", "password to log in with; --user is then the name alone")
+	f.StringVar(&g.token, "auth-jwt-token", "", "log in with this `token`, not with a name and a password")
+	f.StringVarP(&g.srvDomain, "discovery-srv", "d", "", "take the endpoints from the SRV records of this `domain`")
+	f.StringVar(&g.srvName, "discovery-srv-name", "", "look for the SRV service etcd-client-`NAME`")
+	f.BoolVar(&g.insecureSRV, "insecure-discovery", true, "use SRV records without TLS as well")
+	f.IntVar(&g.requestBytesMax, "max-request-bytes", 0, "refuse to send more `bytes` in one request (0 = 2 MiB)")
+	f.IntVar(&g.recvBytesMax, "max-recv-bytes", 0, "refuse to take more `bytes` in one answer (0 = 2 GiB)")
 }
 
 const envPrefix = "ETCDCTL_"
@@ -235,7 +235,7 @@ func (a *app) credentials() (user, password string, err error) {
 // askPassword reads a password from the terminal without showing it.
 func (a *app) askPassword(prompt string) (string, error) {
 	f, ok := a.Stdin.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) { //nolint:gosec // a file descriptor
+	if !ok || !isTerminal(f) {
 		return "", badArgs("no terminal to ask for the password: use --password or --user name:password")
 	}
 	a.warnf("%s", prompt)
@@ -259,9 +259,9 @@ func (a *app) readLine() (string, error) {
 // newOptions is the command that lists the global flags.
 func newOptions(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "options", Short: "Show the global command-line flags", Args: cobra.ArbitraryArgs,
+		Use: "options", Short: "List the flags that every command takes", Args: cobra.ArbitraryArgs,
 		RunE: func(*cobra.Command, []string) error {
-			a.printf("The following options can be passed to any command:\n\n%s", a.root.PersistentFlags().FlagUsages())
+			a.printf("Every command takes these flags; each can also be set in the environment, such as ETCDCTL_ENDPOINTS.\n\n%s", a.root.PersistentFlags().FlagUsages())
 			return nil
 		},
 	}

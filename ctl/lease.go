@@ -11,7 +11,7 @@ import (
 )
 
 func newLease(a *app) *cobra.Command {
-	c := group("lease", "Lease related commands",
+	c := group("lease", "Give keys a time to live",
 		newLeaseGrant(a), newLeaseRevoke(a), newLeaseTimeToLive(a), newLeaseKeepAlive(a), newLeaseList(a))
 	return c
 }
@@ -29,7 +29,7 @@ func leaseArg(args []string, missing string) (int64, error) {
 
 func newLeaseGrant(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "grant <ttl>", Short: "Creates leases", Example: "  " + a.name + " lease grant 60",
+		Use: "grant <seconds>", Short: "Create a lease that ends unless it is renewed in time", Example: "  " + a.name + " lease grant 60",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArgs("lease grant command needs TTL argument")
@@ -51,7 +51,7 @@ func newLeaseGrant(a *app) *cobra.Command {
 
 func newLeaseRevoke(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "revoke <leaseID>", Short: "Revokes leases", Example: "  " + a.name + " lease revoke 32695410dcc0ca06",
+		Use: "revoke <lease>", Short: "End a lease and delete its keys", Example: "  " + a.name + " lease revoke 32695410dcc0ca06",
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, err := leaseArg(args, "lease revoke command needs 1 argument")
 			if err != nil {
@@ -71,7 +71,7 @@ func newLeaseRevoke(a *app) *cobra.Command {
 func newLeaseTimeToLive(a *app) *cobra.Command {
 	var keys bool
 	c := &cobra.Command{
-		Use: "timetolive <leaseID> [options]", Short: "Get lease information",
+		Use: "timetolive <lease>", Short: "Tell how long a lease has left",
 		Example: "  " + a.name + " lease timetolive 32695410dcc0ca06 --keys",
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, err := leaseArg(args, "lease timetolive command needs lease ID as argument")
@@ -87,14 +87,14 @@ func newLeaseTimeToLive(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&keys, "keys", false, "Get keys attached to this lease")
+	c.Flags().BoolVar(&keys, "keys", false, "also list the keys that live with the lease")
 	return c
 }
 
 func newLeaseKeepAlive(a *app) *cobra.Command {
 	var once bool
 	c := &cobra.Command{
-		Use: "keep-alive [options] <leaseID>", Short: "Keeps leases alive (renew)",
+		Use: "keep-alive <lease>", Short: "Renew a lease again and again, until interrupted",
 		Example: "  " + a.name + " lease keep-alive 32695410dcc0ca06",
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, err := leaseArg(args, "lease keep-alive command needs lease ID as argument")
@@ -113,7 +113,7 @@ func newLeaseKeepAlive(a *app) *cobra.Command {
 			return a.long(func(c command) error { return c.keepAlive(id) })
 		},
 	}
-	c.Flags().BoolVar(&once, "once", false, "Resets the keep-alive time to its original value and exits immediately")
+	c.Flags().BoolVar(&once, "once", false, "renew it one time and end")
 	return c
 }
 
@@ -134,7 +134,7 @@ func (c command) keepAlive(id int64) error {
 
 func newLeaseList(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List all active leases", Example: "  " + a.name + " lease list",
+		Use: "list", Short: "List the leases", Example: "  " + a.name + " lease list",
 		RunE: func(*cobra.Command, []string) error {
 			return a.online(func(c command) error {
 				r, err := c.Leases.LeaseLeases(c.ctx, &pb.LeaseLeasesRequest{})

@@ -13,8 +13,8 @@ import (
 func newLock(a *app) *cobra.Command {
 	var ttl int64
 	c := &cobra.Command{
-		Use: "lock <lockname> [exec-command arg1 arg2 ...]", Short: "Acquires a named lock",
-		Example: "  " + a.name + " lock backup -- sh -c 'run-backup'",
+		Use: "lock <name> [flags] [-- command...]", Short: "Hold a lock until interrupted, or while a command runs",
+		Example: "  " + a.name + " lock nightly -- ./backup.sh",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return badArgs("lock takes a lock name argument and an optional command to execute")
@@ -22,7 +22,7 @@ func newLock(a *app) *cobra.Command {
 			return a.long(func(c command) error { return c.lock(args[0], args[1:], ttl) })
 		},
 	}
-	c.Flags().Int64Var(&ttl, "ttl", 10, "timeout for session")
+	c.Flags().Int64Var(&ttl, "ttl", 10, "`seconds` after which the lock of a client that died is free again")
 	return c
 }
 

@@ -31,7 +31,7 @@ type mirror struct {
 func newMakeMirror(a *app) *cobra.Command {
 	m := &mirror{}
 	c := &cobra.Command{
-		Use: "make-mirror [options] <destination>", Short: "Makes a mirror at the destination etcd cluster",
+		Use: "make-mirror <endpoints>", Short: "Copy keys to another cluster and keep them up to date",
 		Example: "  " + a.name + " make-mirror --prefix /config/ backup.example.com:2379",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -41,17 +41,17 @@ func newMakeMirror(a *app) *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&m.prefix, "prefix", "", "Key-value prefix to mirror")
-	f.Int64Var(&m.rev, "rev", 0, "Specify the kv revision to start to mirror")
-	f.StringVar(&m.destPrefix, "dest-prefix", "", "destination prefix to mirror a prefix to a different prefix in the destination cluster")
-	f.BoolVar(&m.noDestPrefix, "no-dest-prefix", false, "mirror key-values to the root of the destination cluster")
-	f.StringVar(&m.cert, "dest-cert", "", "Identify secure client using this TLS certificate file for the destination cluster")
-	f.StringVar(&m.key, "dest-key", "", "Identify secure client using this TLS key file")
-	f.StringVar(&m.cacert, "dest-cacert", "", "Verify certificates of TLS enabled secure servers using this CA bundle")
-	f.BoolVar(&m.insecure, "dest-insecure-transport", true, "Disable transport security for client connections")
-	f.StringVar(&m.user, "dest-user", "", "Destination username[:password] for authentication (prompt if password is not supplied)")
-	f.StringVar(&m.password, "dest-password", "", "Destination password for authentication")
-	f.IntVar(&m.opsMax, "max-txn-ops", 128, "Maximum number of operations permitted in a transaction during syncing updates")
+	f.StringVar(&m.prefix, "prefix", "", "copy the keys that begin with this")
+	f.Int64Var(&m.rev, "rev", 0, "copy nothing first, and follow the changes from this revision on")
+	f.StringVar(&m.destPrefix, "dest-prefix", "", "in the other cluster, begin the keys with this in place of --prefix")
+	f.BoolVar(&m.noDestPrefix, "no-dest-prefix", false, "in the other cluster, cut --prefix off the keys")
+	f.StringVar(&m.cert, "dest-cert", "", "like --cert, for the other cluster")
+	f.StringVar(&m.key, "dest-key", "", "like --key, for the other cluster")
+	f.StringVar(&m.cacert, "dest-cacert", "", "like --cacert, for the other cluster")
+	f.BoolVar(&m.insecure, "dest-insecure-transport", true, "like --insecure-transport, for the other cluster")
+	f.StringVar(&m.user, "dest-user", "", "like --user, for the other cluster")
+	f.StringVar(&m.password, "dest-password", "", "like --password, for the other cluster")
+	f.IntVar(&m.opsMax, "max-txn-ops", 128, "changes to write in one transaction at most")
 	return c
 }
 

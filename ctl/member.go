@@ -12,7 +12,7 @@ import (
 )
 
 func newMember(a *app) *cobra.Command {
-	return group("member", "Membership related commands",
+	return group("member", "See and change who is in the cluster",
 		newMemberAdd(a), newMemberList(a), newMemberPromote(a), newMemberRemove(a), newMemberUpdate(a))
 }
 
@@ -54,7 +54,7 @@ func newMemberAdd(a *app) *cobra.Command {
 	var peers string
 	var learner bool
 	c := &cobra.Command{
-		Use: "add <memberName> [options]", Short: "Adds a member into the cluster",
+		Use: "add <name>", Short: "Admit a member, and print what to start it with",
 		Example: "  " + a.name + " member add m4 --peer-urls=http://10.0.0.4:2380 --learner",
 		RunE: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -78,15 +78,15 @@ func newMemberAdd(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&peers, "peer-urls", "", "comma separated peer URLs for the new member.")
-	c.Flags().BoolVar(&learner, "learner", false, "indicates if the new member is raft learner")
+	c.Flags().StringVar(&peers, "peer-urls", "", "`URLs` at which the other members will reach it, with commas between")
+	c.Flags().BoolVar(&learner, "learner", false, "let it catch up first, without a vote (see promote)")
 	return c
 }
 
 func newMemberList(a *app) *cobra.Command {
 	var consistency string
 	c := &cobra.Command{
-		Use: "list", Short: "Lists all members in the cluster",
+		Use: "list", Short: "List the members",
 		Example: "  " + a.name + " member list -w table",
 		RunE: func(*cobra.Command, []string) error {
 			if consistency != "l" && consistency != "s" {
@@ -101,13 +101,13 @@ func newMemberList(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&consistency, "consistency", "l", "Linearizable(l) or Serializable(s)")
+	c.Flags().StringVar(&consistency, "consistency", "l", "l: ask a quorum; s: what the member knows, asking nobody")
 	return c
 }
 
 func newMemberPromote(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "promote <memberID>", Short: "Promotes a non-voting member in the cluster",
+		Use: "promote <member>", Short: "Give a learner a vote",
 		Example: "  " + a.name + " member promote 8211f1d0f64f3269",
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, err := memberArg(args)
@@ -127,7 +127,7 @@ func newMemberPromote(a *app) *cobra.Command {
 
 func newMemberRemove(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "remove <memberID>", Short: "Removes a member from the cluster",
+		Use: "remove <member>", Short: "Take a member out, for good",
 		Example: "  " + a.name + " member remove 8211f1d0f64f3269",
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, err := memberArg(args)
@@ -148,7 +148,7 @@ func newMemberRemove(a *app) *cobra.Command {
 func newMemberUpdate(a *app) *cobra.Command {
 	var peers string
 	c := &cobra.Command{
-		Use: "update <memberID> [options]", Short: "Updates a member in the cluster",
+		Use: "update <member>", Short: "Change the peer URLs of a member",
 		Example: "  " + a.name + " member update 8211f1d0f64f3269 --peer-urls=http://10.0.0.4:2380",
 		RunE: func(_ *cobra.Command, args []string) error {
 			id, err := memberArg(args)
@@ -167,6 +167,6 @@ func newMemberUpdate(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringVar(&peers, "peer-urls", "", "comma separated peer URLs for the updated member.")
+	c.Flags().StringVar(&peers, "peer-urls", "", "its new `URLs` for the other members, with commas between")
 	return c
 }

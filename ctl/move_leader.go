@@ -10,7 +10,7 @@ import (
 
 func newMoveLeader(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "move-leader <transferee-member-id>", Short: "Transfers leadership to another etcd cluster member.",
+		Use: "move-leader <member>", Short: "Make another member the leader",
 		Example: "  " + a.name + " move-leader c89feb932daef420",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {

@@ -15,19 +15,13 @@ type putFlags struct {
 	prevKV, ignoreValue, ignoreLease bool
 }
 
-const putUse = "put [options] <key> <value> (<value> can also be given from stdin)"
-
 func newPut(a *app) *cobra.Command {
 	var f putFlags
 	c := &cobra.Command{
-		Use: putUse, Short: "Puts the given key into the store",
-		Long: `Puts the given key into the store.
-
-A value that begins with '-' would be taken for a flag; put '--' before it:
-  put <key> -- <value>
-
-Without <value>, and without --ignore-value, the value is read from standard input.`,
-		Example: "  " + a.name + " put greeting hello\n  " + a.name + " put config < file",
+		Use: "put <key> [value]", Short: "Write a key",
+		Long: `Write a key. Without a value on the command line, all of standard input is the value.
+Put -- before a key or a value that begins with a dash.`,
+		Example: "  " + a.name + " put greeting hello",
 		RunE: func(_ *cobra.Command, args []string) error {
 			r, err := f.request(args, a.Stdin)
 			if err != nil {
@@ -47,10 +41,10 @@ Without <value>, and without --ignore-value, the value is read from standard inp
 }
 
 func (f *putFlags) register(s *pflag.FlagSet) {
-	s.StringVar(&f.lease, "lease", "0", "lease ID (in hexadecimal) to attach to the key")
-	s.BoolVar(&f.prevKV, "prev-kv", false, "return the previous key-value pair before modification")
-	s.BoolVar(&f.ignoreValue, "ignore-value", false, "updates the key using its current value")
-	s.BoolVar(&f.ignoreLease, "ignore-lease", false, "updates the key using its current lease")
+	s.StringVar(&f.lease, "lease", "0", "`ID` (hexadecimal) of the lease that the key is to live with")
+	s.BoolVar(&f.prevKV, "prev-kv", false, "also print what was there before")
+	s.BoolVar(&f.ignoreValue, "ignore-value", false, "keep the value; change only the lease")
+	s.BoolVar(&f.ignoreLease, "ignore-lease", false, "keep the lease; change only the value")
 }
 
 // request reads a missing value from in.

@@ -11,20 +11,53 @@ import (
 )
 
 func newRole(a *app) *cobra.Command {
-	named := func(use, short string, run func(c command, name string) error) *cobra.Command {
-		verb := strings.Fields(use)[0]
-		return &cobra.Command{
-			Use: use, Short: short, Example: "  " + a.name + " role " + verb + " reader",
-			RunE: func(_ *cobra.Command, args []string) error {
-				if len(args) != 1 {
-					return badArgs("role %s command requires role name as its argument", verb)
-				}
-				return a.online(func(c command) error { return run(c, args[0]) })
-			},
-		}
+	return group("role", "Say which keys may be read and written",
+		newRoleNamed(a, "add", "Create a role that allows nothing yet", command.addRole),
+		newRoleNamed(a, "delete", "Delete a role, also from its users", command.deleteRole),
+		newRoleNamed(a, "get", "Show which keys a role allows", command.showRole),
+		newRoleGrant(a), newRoleList(a), newRoleRevoke(a))
+}
+
+// newRoleNamed is a command that takes the name of a role and nothing else.
+func newRoleNamed(a *app, verb, short string, run func(c command, name string) error) *cobra.Command {
+	return &cobra.Command{
+		Use: verb + " <role>", Short: short, Example: "  " + a.name + " role " + verb + " reader",
+		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return badArgs("role %s command requires role name as its argument", verb)
+			}
+			return a.online(func(c command) error { return run(c, args[0]) })
+		},
 	}
-	list := &cobra.Command{
-		Use: "list", Short: "Lists all roles", Example: "  " + a.name + " role list",
+}
+
+func (c command) addRole(name string) error {
+	r, err := c.Auth.RoleAdd(c.ctx, &pb.AuthRoleAddRequest{Name: name})
+	if err != nil {
+		return err
+	}
+	return c.Printer.Done(r, r.Header, "Role %s created", name)
+}
+
+func (c command) deleteRole(name string) error {
+	r, err := c.Auth.RoleDelete(c.ctx, &pb.AuthRoleDeleteRequest{Role: name})
+	if err != nil {
+		return err
+	}
+	return c.Printer.Done(r, r.Header, "Role %s deleted", name)
+}
+
+func (c command) showRole(name string) error {
+	r, err := c.Auth.RoleGet(c.ctx, &pb.AuthRoleGetRequest{Role: name})
+	if err != nil {
+		return err
+	}
+	return c.Printer.RoleGet(name, r)
+}
+
+func newRoleList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the roles", Example: "  " + a.name + " role list",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 0 {
 				return badArgs("role list command requires no arguments")
@@ -38,29 +71,6 @@ func newRole(a *app) *cobra.Command {
 			})
 		},
 	}
-	return group("role", "Role related commands",
-		named("add <role name>", "Adds a new role", func(c command, name string) error {
-			r, err := c.Auth.RoleAdd(c.ctx, &pb.AuthRoleAddRequest{Name: name})
-			if err != nil {
-				return err
-			}
-			return c.Printer.Done(r, r.Header, "Role %s created", name)
-		}),
-		named("delete <role name>", "Deletes a role", func(c command, name string) error {
-			r, err := c.Auth.RoleDelete(c.ctx, &pb.AuthRoleDeleteRequest{Role: name})
-			if err != nil {
-				return err
-			}
-			return c.Printer.Done(r, r.Header, "Role %s deleted", name)
-		}),
-		named("get <role name>", "Gets detailed information of a role", func(c command, name string) error {
-			r, err := c.Auth.RoleGet(c.ctx, &pb.AuthRoleGetRequest{Role: name})
-			if err != nil {
-				return err
-			}
-			return c.Printer.RoleGet(name, r)
-		}),
-		newRoleGrant(a), list, newRoleRevoke(a))
 }
 
 // permissionRange is the key and range_end that the arguments of a permission
@@ -86,7 +96,7 @@ func permissionRange(prefix, fromKey bool, args []string) (key, end []byte, err 
 func newRoleGrant(a *app) *cobra.Command {
 	var prefix, fromKey bool
 	c := &cobra.Command{
-		Use: "grant-permission [options] <role name> <permission type> <key> [endkey]", Short: "Grants a key to a role",
+		Use: "grant-permission <role> read|write|readwrite <key> [end]", Short: "Allow a role a key, or the keys from one up to another",
 		Example: "  " + a.name + " role grant-permission reader read /config/ --prefix",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) < 3 || len(args) > 4 {
@@ -111,15 +121,15 @@ func newRoleGrant(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&prefix, "prefix", false, "grant a prefix permission")
-	c.Flags().BoolVar(&fromKey, "from-key", false, "grant a permission of keys that are greater than or equal to the given key using byte compare")
+	c.Flags().BoolVar(&prefix, "prefix", false, "all keys that begin with <key>")
+	c.Flags().BoolVar(&fromKey, "from-key", false, "<key> and all keys that sort after it, byte by byte")
 	return c
 }
 
 func newRoleRevoke(a *app) *cobra.Command {
 	var prefix, fromKey bool
 	c := &cobra.Command{
-		Use: "revoke-permission <role name> <key> [endkey]", Short: "Revokes a key from a role",
+		Use: "revoke-permission <role> <key> [end]", Short: "Take back what grant-permission gave",
 		Example: "  " + a.name + " role revoke-permission reader /config/ --prefix",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) < 2 || len(args) > 3 {
@@ -138,7 +148,7 @@ func newRoleRevoke(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&prefix, "prefix", false, "revoke a prefix permission")
-	c.Flags().BoolVar(&fromKey, "from-key", false, "revoke a permission of keys that are greater than or equal to the given key using byte compare")
+	c.Flags().BoolVar(&prefix, "prefix", false, "all keys that begin with <key>")
+	c.Flags().BoolVar(&fromKey, "from-key", false, "<key> and all keys that sort after it, byte by byte")
 	return c
 }

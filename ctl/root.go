@@ -1,6 +1,9 @@
 package ctl
 
 import (
+	"fmt"
+	"strings"
+
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
@@ -10,7 +13,7 @@ import (
 // newRoot is the tool with all its commands.
 func newRoot(a *app) *cobra.Command {
 	root := &cobra.Command{
-		Use: a.name, Short: "A simple command line client for Kvorum and etcd.",
+		Use: a.name, Short: "Read, write and watch the keys of a Kvorum cluster, and look after its members.",
 		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -25,15 +28,15 @@ func newRoot(a *app) *cobra.Command {
 		id, title string
 		commands  []*cobra.Command
 	}{
-		{"kv", "Key-value commands", []*cobra.Command{
+		{"kv", "Keys:", []*cobra.Command{
 			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
 		}},
-		{"cluster", "Cluster maintenance commands", []*cobra.Command{
-			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMoveLeader(a), newSnapshot(a),
+		{"cluster", "Members and data:", []*cobra.Command{
+			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMoveLeader(a), newSnapshot(a),
 		}},
-		{"concurrency", "Concurrency commands", []*cobra.Command{newElect(a), newLock(a)}},
-		{"auth", "Authentication commands", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
-		{"utility", "Utility commands", []*cobra.Command{bench.Command(), newCerts(a), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+		{"concurrency", "Locks and elections:", []*cobra.Command{newElect(a), newLock(a)}},
+		{"auth", "Users and roles:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
+		{"utility", "Tools:", []*cobra.Command{newBench(a), newCerts(a), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
 	} {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {
@@ -42,7 +45,7 @@ func newRoot(a *app) *cobra.Command {
 		}
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommandGroupID("utility")
+	root.SetHelpCommand(newHelp(a))
 	return root
 }
 
@@ -54,12 +57,12 @@ func usage(a *app) func(*cobra.Command) error {
 		w := func(s string) { _, _ = out.Write([]byte(s)) }
 		w("Usage:\n")
 		if c.HasAvailableSubCommands() {
-			w("  " + c.CommandPath() + " [command]\n")
+			w("  " + c.CommandPath() + " <command>\n")
 		} else {
 			w("  " + c.UseLine() + "\n")
 		}
 		if c.HasExample() {
-			w("\nExamples:\n" + c.Example + "\n")
+			w("\nExample:\n" + c.Example + "\n")
 		}
 		if c.HasAvailableSubCommands() {
 			usageCommands(c, w)
@@ -68,21 +71,25 @@ func usage(a *app) func(*cobra.Command) error {
 		if c.HasParent() && local.HasAvailableFlags() {
 			w("\nFlags:\n" + local.FlagUsages())
 		}
+		w("\n")
 		if c.HasAvailableSubCommands() {
-			w("\nUse \"" + c.CommandPath() + " [command] --help\" for more information about a command.\n")
+			w("\"" + c.CommandPath() + " <command> --help\" explains a command. ")
 		}
-		w("Use \"" + a.name + " options\" for a list of global command-line options (applies to all commands).\n")
+		w("\"" + a.name + " options\" lists the flags of all commands.\n")
 		return nil
 	}
 }
 
+// localFlags are the flags of a command and of its group.
 func localFlags(c *cobra.Command) *pflag.FlagSet {
 	own := pflag.NewFlagSet(c.Name(), pflag.ContinueOnError)
-	c.LocalFlags().VisitAll(func(f *pflag.Flag) {
+	add := func(f *pflag.Flag) {
 		if c.Root().PersistentFlags().Lookup(f.Name) == nil {
 			own.AddFlag(f)
 		}
-	})
+	}
+	c.LocalFlags().VisitAll(add)
+	c.InheritedFlags().VisitAll(add)
 	return own
 }
 
@@ -91,12 +98,12 @@ func usageCommands(c *cobra.Command, w func(string)) {
 		w("\n" + title + "\n")
 		for _, s := range c.Commands() {
 			if s.GroupID == group && (s.IsAvailableCommand() || s.Name() == "help") {
-				w("  " + pad(s.Name(), s.NamePadding()) + " " + s.Short + "\n")
+				w("  " + pad(s.Name(), s.NamePadding()) + "  " + s.Short + "\n")
 			}
 		}
 	}
 	if len(c.Groups()) == 0 {
-		list("Available Commands:", "")
+		list("Commands:", "")
 	}
 	for _, g := range c.Groups() {
 		list(g.Title, g.ID)
@@ -110,11 +117,42 @@ func pad(s string, width int) string {
 	return s
 }
 
-// group is a command that only has commands below it.
+// newBench lets the environment set the global flags that bench reads.
+func newBench(a *app) *cobra.Command {
+	c := bench.Command()
+	c.PersistentPreRunE = func(*cobra.Command, []string) error { return a.readEnv() }
+	return c
+}
+
+// newHelp is `help`, for those who do not write --help.
+func newHelp(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Explain a command", Example: "  " + a.name + " help lease grant", GroupID: "utility",
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, _, err := a.root.Find(args)
+			if err != nil {
+				return err
+			}
+			return c.Help()
+		},
+	}
+}
+
+// group is a command that only has commands below it. A wrong one shows the
+// help and is no failure, as scripts expect; people get a hint beside it.
 func group(use, short string, children ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
-		Use: use + " <subcommand>", Short: short, Args: cobra.ArbitraryArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Use: use, Short: short, Args: cobra.ArbitraryArgs, SuggestionsMinimumDistance: 2,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				hint := ""
+				if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+					hint = "; did you mean " + strings.Join(near, " or ") + "?"
+				}
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%s has no command %q%s\n", cmd.CommandPath(), args[0], hint)
+			}
+			return cmd.Help()
+		},
 	}
 	c.AddCommand(children...)
 	return c

@@ -2,6 +2,7 @@ package ctl
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -9,10 +10,17 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/kvorum/kvorum/client"
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
 const readyLine = "ready to serve client requests"
@@ -41,6 +49,7 @@ func TestScripts(t *testing.T) {
 			t.Fatalf("build server: %v\n%s", err, out)
 		}
 	}
+	var auth atomic.Bool // whether the servers, which are all alike, have users and roles
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
@@ -53,15 +62,36 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("ETCDCTL_ENDPOINTS", endpoint)
 			e.Setenv("ENDPOINT", endpoint)
-			return nil
+			has, err := hasAuth(endpoint)
+			auth.Store(has)
+			return err
 		},
 		Condition: func(name string) (bool, error) {
+			if name == "auth" {
+				return auth.Load(), nil
+			}
 			if name == "own" { // the script may change what others would notice
 				return shared == "" || os.Getenv("KVORUM_TEST_ALONE") != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %s", name)
 		},
 	})
+}
+
+// hasAuth asks a server whether it has the Auth service.
+func hasAuth(endpoint string) (bool, error) {
+	c, err := client.New(client.Config{Endpoints: []string{endpoint}})
+	if err != nil {
+		return false, err
+	}
+	defer func() { _ = c.Close() }()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_, err = c.Auth.AuthStatus(ctx, &pb.AuthStatusRequest{})
+	if status.Code(err) == codes.Unimplemented {
+		return false, nil
+	}
+	return true, err
 }
 
 // startServer starts a server for one script and stops it after.

@@ -18,16 +18,12 @@ import (
 )
 
 func newSnapshot(a *app) *cobra.Command {
-	g := group("snapshot", "Manages etcd node snapshots", newSnapshotRestore(a), newSnapshotSave(a), newSnapshotStatus(a))
-	g.Example = "  " + a.name + " snapshot save --endpoints=127.0.0.1:2379 /backup/snapshot.db\n" +
-		"  " + a.name + " snapshot status /backup/snapshot.db -w table\n" +
-		"  " + a.name + " snapshot restore /backup/snapshot.db --data-dir new.etcd"
-	return g
+	return group("snapshot", "Back a cluster up to a file, and make a new cluster from it", newSnapshotRestore(a), newSnapshotSave(a), newSnapshotStatus(a))
 }
 
 func newSnapshotSave(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "save <filename>", Short: "Stores an etcd node backend snapshot to a given file",
+		Use: "save <file>", Short: "Save all keys, with their history, of one member to a file",
 		Example: "  " + a.name + " snapshot save /backup/snapshot.db",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -64,37 +60,35 @@ func (c command) save(path string) (version string, err error) {
 	if err != nil {
 		return "", fmt.Errorf("could not open %s (%w)", part, err)
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(part))
-		}
-	}()
 	c.log.Info("created temporary db file", "path", part)
-	s, err := c.Snapshot(c.ctx)
-	if err != nil {
-		return "", err
+	n, version, err := c.fetch(f)
+	if err == nil {
+		err = f.Sync()
 	}
-	defer func() { _ = s.Close() }()
-	c.log.Info("fetching snapshot", "endpoint", c.Endpoints()[0])
-	bar := c.progress("snapshot", s.SizeBytes)
-	n, err := io.Copy(io.MultiWriter(f, bar), s)
-	bar.done()
-	if err != nil {
-		return "", fmt.Errorf("fetch snapshot: %w", err)
-	}
-	if err := f.Sync(); err != nil {
-		return "", fmt.Errorf("sync %s: %w", part, err)
-	}
-	if err := f.Close(); err != nil {
-		return "", err
+	if err = errors.Join(err, f.Close()); err != nil {
+		return "", errors.Join(err, os.Remove(part))
 	}
 	c.log.Info("fetched snapshot", "endpoint", c.Endpoints()[0], "size", humanize.Bytes(uint64(n)), //nolint:gosec // a size
-		"took", time.Since(start).String(), "etcd-version", s.Version)
+		"took", time.Since(start).String(), "etcd-version", version)
 	if err := os.Rename(part, path); err != nil {
 		return "", err
 	}
 	c.log.Info("saved", "path", path)
-	return s.Version, syncDir(filepath.Dir(path))
+	return version, syncDir(filepath.Dir(path))
+}
+
+// fetch copies a snapshot to f.
+func (c command) fetch(f io.Writer) (n int64, version string, err error) {
+	s, err := c.Snapshot(c.ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	defer func() { _ = s.Close() }()
+	c.log.Info("fetching snapshot", "endpoint", c.Endpoints()[0])
+	bar := c.progress("snapshot", s.SizeBytes)
+	n, err = io.Copy(io.MultiWriter(f, bar), s)
+	bar.done()
+	return n, s.Version, err
 }
 
 func syncDir(path string) error {
@@ -107,7 +101,7 @@ func syncDir(path string) error {
 
 func newSnapshotStatus(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "status <filename>", Short: "Gets backend snapshot status of a given file",
+		Use: "status <file>", Short: "Show hash, revision, keys and size of a snapshot file",
 		Example: "  " + a.name + " snapshot status /backup/snapshot.db -w table",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
@@ -148,7 +142,7 @@ type restoreFlags struct {
 func newSnapshotRestore(a *app) *cobra.Command {
 	var f restoreFlags
 	c := &cobra.Command{
-		Use: "restore <filename> --data-dir {output dir} [options]", Short: "Restores an etcd member snapshot to an etcd directory",
+		Use: "restore <file>", Short: "Make the data folder of a member of a new cluster from a snapshot",
 		Example: "  " + a.name + " snapshot restore snap.db --name m1 --data-dir m1.etcd \\\n" +
 			"    --initial-cluster m1=http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380",
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -171,16 +165,16 @@ func newSnapshotRestore(a *app) *cobra.Command {
 		},
 	}
 	s := c.Flags()
-	s.StringVar(&f.dataDir, "data-dir", "", "Path to the output data directory")
-	s.StringVar(&f.walDir, "wal-dir", "", "Path to the WAL directory (use --data-dir if none given)")
-	s.StringVar(&f.cluster, "initial-cluster", "default=http://localhost:2380", "Initial cluster configuration for restore bootstrap")
-	s.StringVar(&f.token, "initial-cluster-token", "etcd-cluster", "Initial cluster token for the etcd cluster during restore bootstrap")
-	s.StringVar(&f.peers, "initial-advertise-peer-urls", "http://localhost:2380", "List of this member's peer URLs to advertise to the rest of the cluster")
-	s.StringVar(&f.name, "name", "default", "Human-readable name for this member")
-	s.BoolVar(&f.skipHash, "skip-hash-check", false, "Ignore snapshot integrity hash value (required if copied from data directory)")
-	s.Uint64Var(&f.bump, "bump-revision", 0, "How much to increase the latest revision after restore")
-	s.BoolVar(&f.markCompacted, "mark-compacted", false, "Mark the latest revision after restore as the point of scheduled compaction (required if --bump-revision > 0, disallowed otherwise)")
-	s.Uint64Var(&f.memoryMap, "initial-memory-map-size", 10737418240, "Accepted and not needed: the memory map grows as it has to")
+	s.StringVar(&f.dataDir, "data-dir", "", "`folder` to make (empty = <name>.etcd)")
+	s.StringVar(&f.walDir, "wal-dir", "", "`folder` for the log (empty = inside --data-dir)")
+	s.StringVar(&f.cluster, "initial-cluster", "default=http://localhost:2380", "all members of the new cluster: `name=URL`, with commas between")
+	s.StringVar(&f.token, "initial-cluster-token", "etcd-cluster", "a word that tells this cluster from others; the same for all its members")
+	s.StringVar(&f.peers, "initial-advertise-peer-urls", "http://localhost:2380", "`URLs` at which the other members will reach this one")
+	s.StringVar(&f.name, "name", "default", "name of this member, as in --initial-cluster")
+	s.BoolVar(&f.skipHash, "skip-hash-check", false, "take a file without its hash, such as a database copied from a data folder")
+	s.Uint64Var(&f.bump, "bump-revision", 0, "count on from a revision this much higher, so that none is used twice")
+	s.BoolVar(&f.markCompacted, "mark-compacted", false, "forget the history up to there, so that watchers notice (needs --bump-revision)")
+	s.Uint64Var(&f.memoryMap, "initial-memory-map-size", 10737418240, "without effect: the map grows as it must")
 	return c
 }
 

@@ -18,12 +18,13 @@ import (
 func newTxn(a *app) *cobra.Command {
 	var interactive bool
 	c := &cobra.Command{
-		Use: "txn [options]", Short: "Txn processes all the requests in one transaction",
-		Long: `Reads a transaction from standard input: lines that compare, an empty line,
-requests to do when all of them hold, an empty line, requests to do otherwise.
+		Use: "txn", Short: "Compare keys and do several requests at once, or none of them",
+		Long: `Compare keys and do several requests at once, or none of them. Standard input has
+three parts, with an empty line after each: what to compare, what to do when all of it
+holds, and what to do otherwise.
 
-  compare:  mod|create|version|value|lease("key") =|!=|<|> "value"
-  request:  put key value | get key | del key, with the flags of these commands`,
+  compare   value("k") = "v"   also mod, create, version, lease; also !=, <, >
+  request   put k v, get k, del k, with the flags that these commands have`,
 		Example: "  printf 'version(\"k\") = \"0\"\\n\\nput k first\\n\\nget k\\n\\n' | " + a.name + " txn",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -42,7 +43,7 @@ requests to do when all of them hold, an empty line, requests to do otherwise.
 			})
 		},
 	}
-	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "Input transaction in interactive mode")
+	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "say which part comes next")
 	return c
 }
 
@@ -93,7 +94,7 @@ func section(in *bufio.Reader, use func(line string) error) error {
 			return &failure{exitInput, bad}
 		}
 		if err != nil {
-			return nil
+			return nil //nolint:nilerr // the end of the input ends the part
 		}
 	}
 }

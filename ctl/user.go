@@ -10,8 +10,13 @@ import (
 )
 
 func newUser(a *app) *cobra.Command {
-	list := &cobra.Command{
-		Use: "list", Short: "Lists all users", Example: "  " + a.name + " user list",
+	return group("user", "Say who may log in, and with which roles",
+		newUserAdd(a), newUserDelete(a), newUserGet(a), newUserGrant(a), newUserList(a), newUserPasswd(a), newUserRevoke(a))
+}
+
+func newUserList(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Short: "List the users", Example: "  " + a.name + " user list",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 0 {
 				return badArgs("user list command requires no arguments")
@@ -25,8 +30,11 @@ func newUser(a *app) *cobra.Command {
 			})
 		},
 	}
-	remove := &cobra.Command{
-		Use: "delete <user name>", Short: "Deletes a user", Example: "  " + a.name + " user delete alice",
+}
+
+func newUserDelete(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "delete <user>", Short: "Delete a user", Example: "  " + a.name + " user delete alice",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArgs("user delete command requires user name as its argument")
@@ -40,8 +48,11 @@ func newUser(a *app) *cobra.Command {
 			})
 		},
 	}
-	grant := &cobra.Command{
-		Use: "grant-role <user name> <role name>", Short: "Grants a role to a user", Example: "  " + a.name + " user grant-role alice reader",
+}
+
+func newUserGrant(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "grant-role <user> <role>", Short: "Give a user a role", Example: "  " + a.name + " user grant-role alice reader",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return badArgs("user grant command requires user name and role name as its argument")
@@ -55,8 +66,11 @@ func newUser(a *app) *cobra.Command {
 			})
 		},
 	}
-	revoke := &cobra.Command{
-		Use: "revoke-role <user name> <role name>", Short: "Revokes a role from a user", Example: "  " + a.name + " user revoke-role alice reader",
+}
+
+func newUserRevoke(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "revoke-role <user> <role>", Short: "Take a role from a user", Example: "  " + a.name + " user revoke-role alice reader",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 2 {
 				return badArgs("user revoke-role requires user name and role name as its argument")
@@ -70,13 +84,15 @@ func newUser(a *app) *cobra.Command {
 			})
 		},
 	}
-	return group("user", "User related commands", newUserAdd(a), remove, newUserGet(a), grant, list, newUserPasswd(a), revoke)
 }
 
 // newPassword asks for a password twice, or reads one line.
 func (a *app) newPassword(user string, interactive bool) (string, error) {
 	if !interactive {
 		return a.readLine()
+	}
+	if !isTerminal(a.Stdin) {
+		return "", badArgs("no terminal to ask for the password: --interactive=false reads it from standard input")
 	}
 	first, err := a.askPassword("Password of " + user + ": ")
 	if err != nil {
@@ -92,31 +108,24 @@ func (a *app) newPassword(user string, interactive bool) (string, error) {
 	return first, nil
 }
 
+// userAdd is what `user add` was told about the new user's password.
+type userAdd struct {
+	interactive, none bool
+	password          string
+}
+
 func newUserAdd(a *app) *cobra.Command {
-	var interactive, none bool
-	var given string
+	var f userAdd
 	c := &cobra.Command{
-		Use: "add <user name or user:password> [options]", Short: "Adds a new user",
-		Example: "  " + a.name + " user add alice\n  echo secret | " + a.name + " user add alice --interactive=false",
+		Use: "add <user>[:<password>]", Short: "Add a user; ask for the password if none is given",
+		Example: "  echo secret | " + a.name + " user add alice --interactive=false",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArgs("user add command requires user name as its argument")
 			}
-			r := &pb.AuthUserAddRequest{Name: args[0], Options: &authpb.UserAddOptions{NoPassword: none}}
-			name, password, found := strings.Cut(args[0], ":")
-			switch {
-			case none:
-			case given != "":
-				r.Password = given
-			case found:
-				if r.Name, r.Password = name, password; name == "" {
-					return badArgs("empty user name is not allowed")
-				}
-			default:
-				var err error
-				if r.Password, err = a.newPassword(args[0], interactive); err != nil {
-					return err
-				}
+			r, err := f.request(a, args[0])
+			if err != nil {
+				return err
 			}
 			return a.online(func(c command) error {
 				answer, err := c.Auth.UserAdd(c.ctx, r)
@@ -127,16 +136,38 @@ func newUserAdd(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&interactive, "interactive", true, "Read password from stdin instead of interactive terminal")
-	c.Flags().StringVar(&given, "new-user-password", "", "Supply password from the command line flag")
-	c.Flags().BoolVar(&none, "no-password", false, "Create a user without password (CN based auth only)")
+	c.Flags().BoolVar(&f.interactive, "interactive", true, "ask at the terminal; false = read one line of standard input")
+	c.Flags().StringVar(&f.password, "new-user-password", "", "password of the new user")
+	c.Flags().BoolVar(&f.none, "no-password", false, "let the user in by certificate only (common name)")
 	return c
+}
+
+// request asks for the password when nothing gives it.
+func (f *userAdd) request(a *app, arg string) (*pb.AuthUserAddRequest, error) {
+	r := &pb.AuthUserAddRequest{Name: arg, Options: &authpb.UserAddOptions{NoPassword: f.none}}
+	if f.none {
+		return r, nil
+	}
+	if f.password != "" {
+		r.Password = f.password
+		return r, nil
+	}
+	if name, password, found := strings.Cut(arg, ":"); found {
+		if name == "" {
+			return nil, badArgs("empty user name is not allowed")
+		}
+		r.Name, r.Password = name, password
+		return r, nil
+	}
+	var err error
+	r.Password, err = a.newPassword(arg, f.interactive)
+	return r, err
 }
 
 func newUserPasswd(a *app) *cobra.Command {
 	var interactive bool
 	c := &cobra.Command{
-		Use: "passwd <user name> [options]", Short: "Changes password of user", Example: "  " + a.name + " user passwd alice",
+		Use: "passwd <user>", Short: "Change the password of a user", Example: "  " + a.name + " user passwd alice",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArgs("user passwd command requires user name as its argument")
@@ -154,14 +185,14 @@ func newUserPasswd(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&interactive, "interactive", true, "If true, read password from stdin instead of interactive terminal")
+	c.Flags().BoolVar(&interactive, "interactive", true, "ask at the terminal; false = read one line of standard input")
 	return c
 }
 
 func newUserGet(a *app) *cobra.Command {
 	var detail bool
 	c := &cobra.Command{
-		Use: "get <user name> [options]", Short: "Gets detailed information of a user", Example: "  " + a.name + " user get alice --detail",
+		Use: "get <user>", Short: "Show the roles of a user", Example: "  " + a.name + " user get alice --detail",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArgs("user get command requires user name as its argument")
@@ -189,6 +220,6 @@ func newUserGet(a *app) *cobra.Command {
 			})
 		},
 	}
-	c.Flags().BoolVar(&detail, "detail", false, "Show permissions of roles granted to the user")
+	c.Flags().BoolVar(&detail, "detail", false, "also show what these roles allow")
 	return c
 }

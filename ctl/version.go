@@ -11,7 +11,7 @@ const etcdVersion = "3.7.1"
 
 func newVersion(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Prints the version of " + a.name, Args: cobra.ArbitraryArgs,
+		Use: "version", Short: "Show the version of this tool and of the API", Args: cobra.ArbitraryArgs,
 		Example: "  " + a.name + " version",
 		RunE: func(*cobra.Command, []string) error {
 			if a.name == "etcdctl" {

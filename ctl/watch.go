@@ -22,10 +22,10 @@ type watchFlags struct {
 }
 
 func (f *watchFlags) register(s *pflag.FlagSet) {
-	s.Int64Var(&f.rev, "rev", 0, "Revision to start watching")
-	s.BoolVar(&f.prefix, "prefix", false, "Watch on a prefix if prefix is set")
-	s.BoolVar(&f.prevKV, "prev-kv", false, "get the previous key-value pair before the event happens")
-	s.BoolVar(&f.progress, "progress-notify", false, "get periodic watch progress notification from server")
+	s.Int64Var(&f.rev, "rev", 0, "start with this revision (0 = with the next change)")
+	s.BoolVar(&f.prefix, "prefix", false, "all keys that begin with <key>")
+	s.BoolVar(&f.prevKV, "prev-kv", false, "also print what was there before each change")
+	s.BoolVar(&f.progress, "progress-notify", false, "also tell from time to time how far the watch has come")
 }
 
 // watchTarget is what to watch and what to run for each event.
@@ -39,10 +39,11 @@ func newWatch(a *app) *cobra.Command {
 	var f watchFlags
 	var interactive bool
 	c := &cobra.Command{
-		Use:   "watch [options] [key or prefix] [range_end] [--] [exec-command arg1 arg2 ...]",
-		Short: "Watches events stream on keys or prefixes",
-		Example: "  " + a.name + " watch --prefix /services/\n" +
-			"  " + a.name + " watch greeting -- sh -c 'echo $ETCD_WATCH_EVENT_TYPE'",
+		Use: "watch <key> [end] [flags] [-- command...]", Short: "Print changes as they happen, or run a command for each",
+		Long: `Print the changes of a key, or of the keys from one up to another, until interrupted.
+A command after -- runs for each change, with ETCD_WATCH_REVISION, ETCD_WATCH_EVENT_TYPE,
+ETCD_WATCH_KEY and ETCD_WATCH_VALUE in its environment.`,
+		Example: "  " + a.name + " watch --prefix /services/ -- sh -c 'echo $ETCD_WATCH_KEY changed'",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if interactive {
 				return a.long(a.watchInteractive)
@@ -63,7 +64,7 @@ func newWatch(a *app) *cobra.Command {
 		},
 	}
 	f.register(c.Flags())
-	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "Interactive mode")
+	c.Flags().BoolVarP(&interactive, "interactive", "i", false, "read \"watch ...\" and \"progress\" lines from standard input")
 	return c
 }
 
@@ -103,7 +104,7 @@ func (f *watchFlags) target(args, run []string) (watchTarget, error) {
 	return t, nil
 }
 
-// follow prints what a watcher gets until it ends.
+// follow prints what a watcher gets until it ends, which is always with an error.
 func (c command) follow(t watchTarget) error {
 	return c.report(c.Client.Watch(client.RequireLeader(c.ctx), t.key, t.options...), t.run)
 }
@@ -198,7 +199,7 @@ func (c command) watchLine(line string, failed chan<- error) error {
 	args, err := words(line)
 	if err != nil || len(args) == 0 || (args[0] != "watch" && args[0] != "progress") {
 		c.warnf("Invalid command %s (only support watch)\n", line)
-		return nil
+		return nil //nolint:nilerr // told; the next line may be better
 	}
 	if args[0] == "progress" {
 		return c.RequestProgress(client.RequireLeader(c.ctx))
@@ -211,25 +212,30 @@ func (c command) watchLine(line string, failed chan<- error) error {
 		c.warnf("Invalid command %s (%v)\n", line, err)
 		return nil
 	}
+	t, err := c.lineTarget(s, &f)
+	if err != nil {
+		c.warnf("Invalid command %s (%v)\n", line, err)
+		return nil
+	}
+	w := c.Client.Watch(client.RequireLeader(c.ctx), t.key, t.options...)
+	go func() { // one per watch of the user, until it ends
+		err := c.report(w, t.run)
+		select {
+		case failed <- err:
+		default: // another one has failed, which ends all
+		}
+	}()
+	return nil
+}
+
+func (c command) lineTarget(s *pflag.FlagSet, f *watchFlags) (watchTarget, error) {
 	keys, run := s.Args(), []string(nil)
 	if at := s.ArgsLenAtDash(); at >= 0 {
 		keys, run = keys[:at], keys[at:]
 	}
-	if keys, err = c.watchArgs(keys); err == nil {
-		var t watchTarget
-		if t, err = f.target(keys, run); err == nil {
-			w := c.Client.Watch(client.RequireLeader(c.ctx), t.key, t.options...)
-			go func() { // one per watch of the user, until it ends
-				if err := c.report(w, t.run); err != nil {
-					select {
-					case failed <- err:
-					default:
-					}
-				}
-			}()
-			return nil
-		}
+	keys, err := c.watchArgs(keys)
+	if err != nil {
+		return watchTarget{}, err
 	}
-	c.warnf("Invalid command %s (%v)\n", line, err)
-	return nil
+	return f.target(keys, run)
 }

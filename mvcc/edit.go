@@ -3,6 +3,7 @@ package mvcc
 import (
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -13,10 +14,13 @@ type Editor struct {
 	tx *bolt.Tx
 }
 
+// editLockMax is how long Edit waits for a member that has the file open.
+const editLockMax = 10 * time.Second
+
 // Edit runs edit on the file and commits what it did, durably, or nothing when
 // it fails.
 func Edit(path string, edit func(*Editor) error) error {
-	d, err := openDisk(path, Options{}.withDefaults())
+	d, err := openDisk(path, Options{LockTimeout: editLockMax}.withDefaults())
 	if err != nil {
 		return err
 	}
@@ -40,6 +44,9 @@ func (e *Editor) Clear(b Bucket) error {
 func (e *Editor) Set(b Bucket, key, value []byte) error {
 	return e.tx.Bucket([]byte(b)).Put(key, value)
 }
+
+// Delete removes one pair of a bucket.
+func (e *Editor) Delete(b Bucket, key []byte) error { return e.tx.Bucket([]byte(b)).Delete(key) }
 
 // Get reads one value of a bucket, nil if there is none; it is valid during
 // Edit.

@@ -21,15 +21,18 @@ import (
 func Command() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench <load>",
-		Short: "Puts load on a cluster and measures it",
-		Long: `Puts load on a cluster and measures throughput and latency.
+		Short: "Put load on a cluster and measure throughput and delays",
+		Long: `Put load on a cluster and measure throughput and delays.
 
-Without --rate the load is closed: --clients calls are always in flight. With --rate calls start on a timetable, and each
-is measured from the moment it was due, so that a server that stalls is charged for every call that had to wait.
+Without --rate the loop is closed: --clients calls are always in flight, and a server that
+stalls delays the calls behind it unseen. With --rate calls start on a timetable, and each is
+measured from the moment it was due, so that a stall is charged to every call that waited.
 
-  kvctl bench put --clients 100 --conns 10 --total 100000
-  kvctl bench range --rate 5000 --duration 30s --html range.html
-  kvctl bench put --compare 10.0.0.7:2379 --rounds 5 --clients 100`,
+The same --seed repeats the same keys and values. Keys stay in the cluster under --prefix;
+"del --prefix" removes them. Ctrl-C ends a run early. -w json and -w csv print for programs,
+--html writes a page with charts, and --compare runs two clusters in turn, so that what else
+the machine does meets both.`,
+		Example: `  kvctl bench put --compare 10.0.0.7:2379 --rounds 5 --clients 100`,
 	}
 	for _, load := range loads() {
 		cmd.AddCommand(loadCommand(load))
@@ -41,6 +44,7 @@ is measured from the moment it was due, so that a server that stalls is charged 
 type load struct {
 	kind  Kind
 	short string
+	args  string // of the example
 	flags func(*pflag.FlagSet, *Options)
 }
 
@@ -51,26 +55,26 @@ func loads() []load {
 		f.IntVar(&o.Streams, "streams", o.Streams, "watch streams that the watchers are spread over")
 	}
 	return []load{
-		{Put, "Writes keys", none},
-		{Range, "Reads keys: one at a time, or with --list all that the load wrote", func(f *pflag.FlagSet, o *Options) {
+		{Put, "Write keys", "--clients 100 --conns 10 --total 100000", none},
+		{Range, "Read keys: one at a time, or with --list all that the load wrote", "--rate 5000 --duration 30s --html range.html", func(f *pflag.FlagSet, o *Options) {
 			f.BoolVar(&o.List, "list", o.List, "read all keys under --prefix with each operation")
 			f.Int64Var(&o.Limit, "limit", o.Limit, "at most this many keys per answer; 0 = all")
 			f.BoolVar(&o.CountOnly, "count-only", o.CountOnly, "ask for the count only")
 			f.BoolVar(&o.KeysOnly, "keys-only", o.KeysOnly, "ask for keys without values")
 			readFlags(f, o)
 		}},
-		{Txn, "Runs transactions", func(f *pflag.FlagSet, o *Options) {
+		{Txn, "Compare, write and read in transactions", "--txn-puts 3 --clients 20", func(f *pflag.FlagSet, o *Options) {
 			f.IntVar(&o.TxnCompares, "txn-compares", o.TxnCompares, "compares per transaction (they always hold)")
 			f.IntVar(&o.TxnPuts, "txn-puts", o.TxnPuts, "puts per transaction")
 			f.IntVar(&o.TxnRanges, "txn-ranges", o.TxnRanges, "reads per transaction")
 		}},
-		{Mixed, "Reads and writes keys", func(f *pflag.FlagSet, o *Options) {
+		{Mixed, "Read and write keys", "--read-ratio 0.9 --clients 50", func(f *pflag.FlagSet, o *Options) {
 			f.Float64Var(&o.ReadRatio, "read-ratio", o.ReadRatio, "share of reads, 0 to 1")
 			readFlags(f, o)
 		}},
-		{Watch, "Writes keys that are watched; an operation is an event received, --total and --rate count puts", watch},
-		{WatchLatency, "Measures the time from put to event at a low rate; --total and --rate count puts", watch},
-		{LeaseKeepAlive, "Renews leases", func(f *pflag.FlagSet, o *Options) {
+		{Watch, "Write watched keys and count events; --total and --rate count puts", "--watchers 1000 --streams 10 --total 5000", watch},
+		{WatchLatency, "Measure the time from put to event at a low rate; --total and --rate count puts", "--rate 50 --duration 30s", watch},
+		{LeaseKeepAlive, "Renew leases", "--leases 1000 --clients 10", func(f *pflag.FlagSet, o *Options) {
 			f.IntVar(&o.Leases, "leases", o.Leases, "leases in all, renewed in turn")
 		}},
 	}
@@ -92,6 +96,7 @@ func loadCommand(l load) *cobra.Command {
 	o, out := Defaults(l.kind), &output{rounds: 5}
 	cmd := &cobra.Command{
 		Use: string(l.kind), Short: l.short, Args: cobra.NoArgs, SilenceUsage: true,
+		Example: "  kvctl bench " + string(l.kind) + " " + l.args,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.Duration > 0 && !cmd.Flags().Changed("total") {
 				o.Total = 0

@@ -153,7 +153,7 @@ func TestFormats(t *testing.T) {
 		t.Errorf("csv %v, %v", rows, err)
 	}
 	out, err = tool(t, "put", "--endpoints="+address, "--total=50")
-	if err != nil || !strings.Contains(out, "OPERATIONS") || strings.Contains(out, "\x1b") {
+	if err != nil || !strings.Contains(out, "operations") || strings.Contains(out, "\x1b") {
 		t.Errorf("table %q, %v", out, err)
 	}
 	if _, err := tool(t, "put", "--endpoints="+address, "-w", "fields"); err == nil {

@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/jedib0t/go-pretty/v6/table"
 )
 
 // Comparison is the same load against two clusters, in alternating rounds.
@@ -26,6 +24,19 @@ type Ratio struct {
 	B      float64 `json:"b"`
 	Ratio  float64 `json:"ratio"` // B ÷ A; 0 when A is 0
 	Better string  `json:"better"`
+}
+
+// Label is the figure's name as people read it.
+func (r Ratio) Label() string {
+	return strings.NewReplacer("_ms", " ms", "_", ".").Replace(r.Figure)
+}
+
+// Times is B ÷ A, or nothing when there is no such number.
+func (r Ratio) Times() string {
+	if r.A == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.2f", r.Ratio)
 }
 
 // Compare runs rounds rounds on each side, A B, B A, A B …, so that neither profits from the machine's drift.
@@ -100,17 +111,12 @@ func (c *Comparison) write(out io.Writer, f Format) error {
 	case CSV:
 		return writeCSV(out, append(slices.Clone(c.A), c.B...))
 	}
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
 	a, b := strings.Join(c.A[0].Endpoints, " "), strings.Join(c.B[0].Endpoints, " ")
-	t.AppendHeader(table.Row{fmt.Sprintf("median of %d", len(c.A)), "A " + a, "B " + b, "B ÷ A", "better"})
+	t := table{{fmt.Sprintf("median of %d", len(c.A)), "A " + a, "B " + b, "B ÷ A", "better"}}
 	for _, r := range c.Ratios {
-		t.AppendRow(table.Row{
-			strings.ReplaceAll(r.Figure, "_ms", " ms"), figure(r.A), figure(r.B), fmt.Sprintf("%.2f", r.Ratio),
-			strings.ToUpper(r.Better),
-		})
+		t = append(t, []string{r.Label(), figure(r.A), figure(r.B), r.Times(), strings.ToUpper(r.Better)})
 	}
-	if _, err := fmt.Fprintln(out, t.Render()); err != nil {
+	if err := t.write(out); err != nil {
 		return err
 	}
 	for _, r := range slices.Concat(c.A, c.B) {

@@ -70,7 +70,6 @@ func connect(endpoint string, config *tls.Config) (*grpc.ClientConn, error) {
 	return grpc.NewClient(target,
 		grpc.WithTransportCredentials(creds),
 		grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(),
-		grpc.WithSharedWriteBuffer(true),
 		grpc.WithInitialWindowSize(1<<20), grpc.WithInitialConnWindowSize(4<<20),
 		grpc.WithDefaultCallOptions(grpc.ForceCodecV2(codec{}), grpc.MaxCallRecvMsgSize(1<<31-1)))
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -16,10 +17,29 @@ var pageText string
 // page is what the template shows.
 type page struct {
 	Title   string
+	Rows    []pageRow
 	Reports []*Report // one, or the rounds of both sides
 	Ratios  []Ratio
 	Names   []string // of the sides; empty unless compared
 	Charts  []chart
+}
+
+// pageRow is a line of the table: a part of a load, or all of it.
+type pageRow struct {
+	Name       string
+	Operations int64
+	PerSecond  float64
+	Latency    Latency
+	Failed     string // only of all of it
+}
+
+// rows are the parts of a report, if there are several, and their sum.
+func (r *Report) rows(name string) []pageRow {
+	var all []pageRow
+	for _, p := range r.Parts {
+		all = append(all, pageRow{p.Name, p.Operations, r.perSecond(p.Operations), p.Latency, ""})
+	}
+	return append(all, pageRow{name, r.Operations, r.Throughput, r.Latency, strconv.FormatInt(r.Failed(), 10)})
 }
 
 // chart is one drawing.
@@ -41,7 +61,7 @@ type series struct {
 func (r *Report) writeHTML(out io.Writer) error {
 	runs := []*Report{r}
 	return writePage(out, page{
-		Title: r.Load, Reports: runs,
+		Title: r.Load, Reports: runs, Rows: r.rows(r.Load),
 		Charts: []chart{
 			draw("Latency, ms", []series{
 				{"p50", "s0", func(p Point) float64 { return p.P50 }, runs},
@@ -60,8 +80,12 @@ func (c *Comparison) writeHTML(out io.Writer) error {
 	both := func(value func(Point) float64) []series {
 		return []series{{"A", "s0", value, c.A}, {"B", "s1", value, c.B}}
 	}
+	var rows []pageRow
+	for i := range c.A {
+		rows = slices.Concat(rows, c.A[i].rows(fmt.Sprintf("A %d", i+1)), c.B[i].rows(fmt.Sprintf("B %d", i+1)))
+	}
 	return writePage(out, page{
-		Title: c.A[0].Load + ": A and B", Reports: slices.Concat(c.A, c.B), Ratios: c.Ratios,
+		Title: c.A[0].Load + ": A and B", Reports: slices.Concat(c.A, c.B), Rows: rows, Ratios: c.Ratios,
 		Names: []string{strings.Join(c.A[0].Endpoints, " "), strings.Join(c.B[0].Endpoints, " ")},
 		Charts: []chart{
 			draw("p50 latency, ms", both(func(p Point) float64 { return p.P50 })),
@@ -115,7 +139,7 @@ func draw(title string, all []series) chart {
 	for v := 0.0; v <= width*1.001; v += stepX {
 		fmt.Fprintf(svg, `<text class="x" x="%.1f" y="%d">%s s</text>`, x(v), chartHeight-8, tick(v))
 	}
-	for _, s := range all {
+	for _, s := range slices.Backward(all) { // the first one on top
 		for _, r := range s.runs {
 			fmt.Fprintf(svg, `<polyline class="%s" points="`, s.Class)
 			for _, p := range thin(r.Timeline, s.value) {
@@ -142,6 +166,9 @@ func thin(points []Point, value func(Point) float64) [][2]float64 {
 		if best[1] >= 0 {
 			kept = append(kept, best)
 		}
+	}
+	if len(kept) == 1 { // a short run: its one slice is a level line
+		kept = [][2]float64{{0, kept[0][1]}, kept[0]}
 	}
 	return kept
 }

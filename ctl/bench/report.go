@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/HdrHistogram/hdrhistogram-go"
-	"github.com/jedib0t/go-pretty/v6/table"
 )
 
 // Report is what one run measured. Latencies are milliseconds.
@@ -189,12 +188,10 @@ func writeCSV(out io.Writer, reports []*Report) error {
 func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
 func (r *Report) writeTable(out io.Writer) error {
-	t := table.NewWriter()
-	t.SetStyle(table.StyleLight)
-	t.AppendHeader(table.Row{"", "operations", "per second", "mean ms", "p50", "p90", "p99", "p99.9", "max"})
+	t := table{{"", "operations", "per second", "mean ms", "p50", "p90", "p99", "p99.9", "max"}}
 	row := func(name string, n int64, l Latency) {
-		t.AppendRow(table.Row{
-			name, n, fmt.Sprintf("%.0f", float64(n)/max(r.Seconds, 1e-9)), figure(l.Mean),
+		t = append(t, []string{
+			name, strconv.FormatInt(n, 10), fmt.Sprintf("%.0f", r.perSecond(n)), figure(l.Mean),
 			figure(l.P50), figure(l.P90), figure(l.P99), figure(l.P999), figure(l.Max),
 		})
 	}
@@ -202,10 +199,14 @@ func (r *Report) writeTable(out io.Writer) error {
 		row(p.Name, p.Operations, p.Latency)
 	}
 	row(r.Load, r.Operations, r.Latency)
-	if _, err := fmt.Fprintln(out, t.Render()); err != nil {
+	if err := t.write(out); err != nil {
 		return err
 	}
 	return r.writeErrors(out)
+}
+
+func (r *Report) perSecond(operations int64) float64 {
+	return float64(operations) / max(r.Seconds, 1e-9)
 }
 
 func (r *Report) writeErrors(out io.Writer) error {
@@ -225,6 +226,8 @@ func (r *Report) writeErrors(out io.Writer) error {
 // figure prints milliseconds with three significant digits.
 func figure(v float64) string {
 	switch {
+	case v == 0:
+		return "0"
 	case v >= 100:
 		return fmt.Sprintf("%.0f", v)
 	case v >= 10:

@@ -94,7 +94,7 @@ func shardCount(workers int) int { return min(workers, 4*runtime.GOMAXPROCS(0)) 
 // slice is how often the collector makes a point: about a hundred in a run of known length.
 func (o *Options) slice() time.Duration {
 	if o.Duration == 0 {
-		return 250 * time.Millisecond
+		return 100 * time.Millisecond
 	}
 	return min(max(o.Duration/100, 100*time.Millisecond), 10*time.Second)
 }

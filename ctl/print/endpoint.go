@@ -115,6 +115,7 @@ func (p *Printer) fieldsStatus(s Status) {
 	p.field("Leader", r.Leader)
 	p.field("IsLearner", r.IsLearner)
 	p.field("RaftIndex", r.RaftIndex)
+	p.field("RaftTerm", r.RaftTerm)
 	p.field("RaftAppliedIndex", r.RaftAppliedIndex)
 	p.field("Errors", r.Errors)
 	p.field("Endpoint", quoted([]byte(s.Endpoint)))

@@ -140,14 +140,13 @@ func TestImportsGoOnlyDownward(t *testing.T) {
 // A library that leaks through the tree can never be replaced.
 func TestLibrariesStayInTheirRoom(t *testing.T) {
 	owners := map[string][]string{
-		"go.etcd.io/raft/v3":           {"raft", "integration/sim"},
-		"go.etcd.io/bbolt":             {"mvcc"},
-		"github.com/spf13/cobra":       {"ctl", "cmd"},
-		"go.etcd.io/gofail":            {"internal/crash"},
-		"go.etcd.io/etcd":              {},
-		"github.com/spf13/pflag":       {"ctl", "cmd"},
-		"github.com/anishathalye":      {"integration"},
-		"github.com/jedib0t/go-pretty": {"ctl"},
+		"go.etcd.io/raft/v3":      {"raft", "integration/sim"},
+		"go.etcd.io/bbolt":        {"mvcc"},
+		"github.com/spf13/cobra":  {"ctl", "cmd"},
+		"go.etcd.io/gofail":       {"internal/crash"},
+		"go.etcd.io/etcd":         {},
+		"github.com/spf13/pflag":  {"ctl", "cmd"},
+		"github.com/anishathalye": {"integration"},
 	}
 	for _, f := range load(t).files {
 		for _, imp := range f.imports() {
