@@ -110,11 +110,11 @@ func TestStreamsCarryAnyMessages(t *testing.T) {
 			}
 			same(t, got, want)
 		}
-		for err := error(nil); err != io.EOF; {
+		for err := error(nil); !errors.Is(err, io.EOF); {
 			var n int
 			_, n, err = dec.next()
 			total += n
-			if err != nil && err != io.EOF {
+			if err != nil && !errors.Is(err, io.EOF) {
 				t.Fatal(err)
 			}
 		}

@@ -220,7 +220,7 @@ func decodeSnapshotHead(r io.Reader) (*raftpb.Message, int, error) {
 
 // headProblem is the answer's text for an error of decodeSnapshotHead.
 func headProblem(err error) string {
-	if err == errWrongType {
+	if errors.Is(err, errWrongType) {
 		return err.Error()
 	}
 	return fmt.Sprintf("failed to decode raft message (%v)", err)
