@@ -94,7 +94,7 @@ func (m Maintenance) Snapshot(_ *pb.SnapshotRequest, stream grpc.ServerStreaming
 
 func sendSnapshot(body io.Reader, size int64, version string, send func(*pb.SnapshotResponse) error) error {
 	sum := sha256.New()
-	left := uint64(size) + sha256.Size
+	left := uint64(size)
 	for {
 		chunk := make([]byte, snapshotChunkBytes)
 		n, err := io.ReadFull(body, chunk)
