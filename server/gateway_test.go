@@ -21,10 +21,9 @@ func (m *testMember) url(path string) string {
 	return "http://" + m.clientListeners[0].Addr().String() + path
 }
 
-// request makes one HTTP request to a member that serves.
+// request makes one HTTP request; it waits until the member serves.
 func (m *testMember) request(method, path string, body io.Reader, header http.Header) *http.Response {
 	m.t.Helper()
-	m.awaitServing()
 	r, err := http.NewRequestWithContext(m.ctx, method, m.url(path), body)
 	if err != nil {
 		m.t.Fatal(err)
@@ -37,13 +36,6 @@ func (m *testMember) request(method, path string, body io.Reader, header http.He
 	}
 	m.t.Cleanup(func() { answer.Body.Close() })
 	return answer
-}
-
-func (m *testMember) awaitServing() {
-	m.t.Helper()
-	if _, err := pb.NewMaintenanceClient(m.conn).Status(m.ctx, &pb.StatusRequest{}); err != nil {
-		m.t.Fatal(err)
-	}
 }
 
 func (m *testMember) post(path, body string) *http.Response {
