@@ -143,7 +143,7 @@ func TestEachMessageHasItsOwnBound(t *testing.T) {
 	requests := newRequests(strings.NewReader(strings.Repeat(message, 100)+`"`+strings.Repeat("x", 5000)+`"`), 2000)
 	for i := range 100 {
 		var r pb.PutRequest
-		if err := requests.next(&r); err != nil || len(r.Key) != 24 {
+		if err := requests.next(&r); err != nil || len(r.Key) != 21 {
 			t.Fatalf("message %d: %v, %v", i, err, &r)
 		}
 	}
