@@ -146,6 +146,54 @@ func TestGatewayStreamEndsWhileBodyIsOpen(t *testing.T) {
 	}
 }
 
+// If this fails, a member with watchers over JSON does not stop.
+func TestMemberStopsUnderGatewayStreams(t *testing.T) {
+	m := startMember(t, nil)
+	answer := m.post("/v3/watch", `{"create_request":{"key":"YQ=="}}`)
+	lines := bufio.NewReader(answer.Body)
+	readLines(t, lines, 1)
+	m.stop()
+	if rest, _ := io.ReadAll(lines); strings.Contains(string(rest), "result") {
+		t.Errorf("after the end: %s", rest)
+	}
+}
+
+// If this fails, a client that went away while it waited for a lock gets it, and
+// nobody else does.
+func TestGatewayClientGoesAway(t *testing.T) {
+	m := startMember(t, nil)
+	text(t, m.post("/v3/lease/grant", `{"ID":1,"TTL":600}`))
+	text(t, m.post("/v3/lease/grant", `{"ID":2,"TTL":600}`))
+	text(t, m.post("/v3/lock/lock", `{"name":"bQ==","lease":1}`))
+	queued := bufio.NewReader(m.post("/v3/watch", `{"create_request":{"key":"bS8y"}}`).Body)
+	readLines(t, queued, 1)
+	ctx, leave := context.WithCancel(m.ctx)
+	// A body of unknown length: its end comes after the message.
+	body := io.MultiReader(strings.NewReader(`{"name":"bQ==","lease":2}`))
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, m.url("/v3/lock/lock"), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gone := make(chan error)
+	go func() {
+		answer, err := http.DefaultClient.Do(r)
+		if err == nil {
+			answer.Body.Close()
+		}
+		gone <- err
+	}()
+	if line := readLines(t, queued, 1); !strings.Contains(line, `"kv":{"key":"bS8y"`) {
+		t.Errorf("not in the queue: %s", line)
+	}
+	leave()
+	if err := <-gone; err == nil {
+		t.Error("got the lock")
+	}
+	if line := readLines(t, queued, 1); !strings.Contains(line, `"type":"DELETE"`) {
+		t.Errorf("still in the queue: %s", line)
+	}
+}
+
 // If this fails, answers over JSON name another member or cluster than over gRPC.
 func TestGatewayHeaderIsTheMembers(t *testing.T) {
 	m := startMember(t, nil)

@@ -60,10 +60,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // call serves a unary method.
 func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) {
 	request, answer := rt.request.New().Interface(), rt.answer.New().Interface()
-	if err := newRequests(r.Body, g.jsonBytesMax).next(request); err != nil && !errors.Is(err, io.EOF) {
+	requests := newRequests(r.Body, g.jsonBytesMax)
+	if err := requests.next(request); err != nil && !errors.Is(err, io.EOF) {
 		writeError(w, status.Convert(err))
 		return
 	}
+	requests.drain()
 	var header metadata.MD
 	err := g.conn.Invoke(withMetadata(r), rt.method, request, answer, grpc.Header(&header))
 	var body []byte
@@ -125,7 +127,9 @@ func send(s grpc.ClientStream, requests *requests, rt *route) error {
 			return nil // the receiving side learns why
 		}
 		if !rt.stream.ClientStreams {
-			return s.CloseSend()
+			err := s.CloseSend()
+			requests.drain()
+			return err
 		}
 	}
 }

@@ -44,6 +44,13 @@ func (q *requests) next(m proto.Message) error {
 	return status.Error(codes.InvalidArgument, err.Error())
 }
 
+// drain reads what follows the last message: net/http notices that a client has
+// gone only after the end of its body.
+func (q *requests) drain() {
+	q.bounded.left = q.max
+	_, _ = io.Copy(io.Discard, q.bounded)
+}
+
 // bounded fails when more than left bytes are read.
 type bounded struct {
 	from io.Reader
