@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -41,7 +42,8 @@ func (q *requests) next(m proto.Message) error {
 	case errors.Is(err, errTooLarge):
 		return status.Error(codes.ResourceExhausted, fmt.Sprintf("%v: more than %d bytes", err, q.max))
 	}
-	return status.Error(codes.InvalidArgument, err.Error())
+	// protojson writes one kind of space or another, by build.
+	return status.Error(codes.InvalidArgument, strings.ReplaceAll(err.Error(), "\u00a0", " "))
 }
 
 // drain reads what follows the last message: net/http notices that a client has
