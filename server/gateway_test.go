@@ -9,6 +9,7 @@ import (
 	"io"
 	"net/http"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -236,6 +237,23 @@ func TestGatewayOff(t *testing.T) {
 	answer := m.post("/v3/kv/range", `{"key":"YQ=="}`)
 	if body := text(t, answer); answer.StatusCode != http.StatusNotFound || body != "404 page not found\n" {
 		t.Errorf("%s: %q", answer.Status, body)
+	}
+}
+
+// If this fails, lists of hosts and origins are taken for one name, or a gateway
+// that was turned off is served.
+func TestGatewayFlags(t *testing.T) {
+	r, err := ParseFlags([]string{"--enable-grpc-gateway=false", "--cors", "http://a.example:1, http://b.example:2"},
+		[]string{"ETCD_HOST_WHITELIST=a,b"}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := r.Config
+	if c.EnableGateway || !slices.Equal(c.CORS, []string{"http://a.example:1", "http://b.example:2"}) || !slices.Equal(c.HostWhitelist, []string{"a", "b"}) {
+		t.Errorf("gateway %t, origins %q, hosts %q", c.EnableGateway, c.CORS, c.HostWhitelist)
+	}
+	if !DefaultConfig().EnableGateway {
+		t.Error("the gateway is off")
 	}
 }
 
