@@ -68,6 +68,9 @@ type Config struct {
 	KeepAliveTimeout     time.Duration
 	ProgressInterval     time.Duration
 	EnablePprof          bool
+	EnableGateway        bool     // JSON over HTTP on the client URLs
+	CORS                 []string // origins whose pages may read answers; empty or "*" is all
+	HostWhitelist        []string // host names of requests in the clear; empty or "*" is all
 
 	ClientTLS, PeerTLS TransportSecurity
 	SelfSignedYears    uint   // validity of the certificates of auto TLS
@@ -127,6 +130,7 @@ func DefaultConfig() Config {
 		KeepAliveInterval:    2 * time.Hour,
 		KeepAliveTimeout:     20 * time.Second,
 		ProgressInterval:     10 * time.Minute,
+		EnableGateway:        true,
 		SelfSignedYears:      1,
 		TLSMinVersion:        TLS12,
 		AuthToken:            "simple",

@@ -241,6 +241,9 @@ func clientFlags(fs *flag.FlagSet, c *Config) {
 	fs.DurationVar(&c.KeepAliveInterval, "grpc-keepalive-interval", c.KeepAliveInterval, "time after which the server pings an idle client")
 	fs.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", c.KeepAliveTimeout, "time to wait for the answer to that ping")
 	fs.DurationVar(&c.ProgressInterval, "watch-progress-notify-interval", c.ProgressInterval, "time between progress notices to idle watchers")
+	fs.BoolVar(&c.EnableGateway, "enable-grpc-gateway", c.EnableGateway, "serve JSON over HTTP under /v3/ on the client URLs")
+	fs.Func("cors", "origins whose pages may use the HTTP interfaces, by commas; empty or * is all", parseList(&c.CORS))
+	fs.Func("host-whitelist", "host names that HTTP requests in the clear may be made to, by commas; empty or * is all", parseList(&c.HostWhitelist))
 }
 
 func authFlags(fs *flag.FlagSet, c *Config) {

@@ -15,8 +15,8 @@ import (
 // healthTimeout bounds the read of a health check.
 const healthTimeout = 5 * time.Second
 
-// clientHandler serves HTTP on the client port.
-func (s *Server) clientHandler() http.Handler {
+// clientHandler serves HTTP on the client port; gateway may be nil.
+func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
 	mux.HandleFunc("/version", func(w http.ResponseWriter, r *http.Request) {
@@ -32,7 +32,11 @@ func (s *Server) clientHandler() http.Handler {
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
-	return allowOrigins(mux)
+	if gateway != nil {
+		mux.Handle("/v3/", gateway)
+		mux.Handle("/v3beta/", gateway)
+	}
+	return s.access(mux)
 }
 
 // probes registers what a metrics listener serves too.
@@ -45,21 +49,6 @@ func (s *Server) probes(mux *http.ServeMux) {
 		{"serializable_read", s.checkSerializable},
 		{"linearizable_read", s.checkLinearizable},
 		{"non_learner", s.checkVoter},
-	})
-}
-
-// allowOrigins lets pages of any origin use the HTTP interfaces.
-func allowOrigins(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
-		h.Set("Access-Control-Allow-Origin", "*")
-		h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
-		if r.Method == http.MethodOptions {
-			w.WriteHeader(http.StatusOK)
-			return
-		}
-		next.ServeHTTP(w, r)
 	})
 }
 

@@ -136,8 +136,18 @@ func (s *Server) publish(ctx context.Context) error {
 // serveClients serves the client URLs until ctx ends.
 func (s *Server) serveClients(ctx context.Context) error {
 	s.grpc = s.newGRPC()
-	handler := grpcByContentType(s.grpc, s.clientHandler())
 	group, ctx := errgroup.WithContext(ctx)
+	var json http.Handler
+	if s.cfg.EnableGateway {
+		link, err := newGatewayLink()
+		if err != nil {
+			return err
+		}
+		defer link.close()
+		group.Go(func() error { return link.serve(ctx, s.grpc) })
+		json = s.gatewayHandler(link.conn)
+	}
+	handler := grpcByContentType(s.grpc, s.clientHandler(json))
 	for _, l := range s.clientListeners {
 		split := newSplitter(l, "client", s.log)
 		split.grpc = newBranch(l)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"crypto/tls"
 
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
@@ -16,8 +17,17 @@ func CommonName(ctx context.Context) string {
 		return ""
 	}
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
-	if !ok || len(info.State.VerifiedChains) == 0 {
+	if !ok {
 		return ""
 	}
-	return info.State.VerifiedChains[0][0].Subject.CommonName
+	return CertificateName(&info.State)
+}
+
+// CertificateName is the common name that the other side of a connection has
+// shown; "" if it has shown none or the connection (nil) is in the clear.
+func CertificateName(c *tls.ConnectionState) string {
+	if c == nil || len(c.VerifiedChains) == 0 {
+		return ""
+	}
+	return c.VerifiedChains[0][0].Subject.CommonName
 }
