@@ -25,8 +25,8 @@ type FlagResult struct {
 	Warn    []string
 }
 
-// ParseFlags reads etcd's flags and then the ETCD_* variables of environ. A
-// flag and its variable given together are an error; an unknown variable only
+// ParseFlags reads etcd's flags and then the ETCD_* variables of environ, or a
+// configuration file in the place of both. A flag and its variable given together are an error; an unknown variable only
 // warns. Usage errors are printed to out and wrap ErrUsage.
 func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	r := FlagResult{Config: DefaultConfig()}
@@ -34,12 +34,20 @@ func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	fs.SetOutput(out)
 	fs.Usage = func() { printUsage(out, fs) }
 	fs.BoolVar(&r.Version, "version", false, "print the version and exit")
+	fs.String("config-file", "", "YAML or JSON file with the configuration; other flags and variables are ignored then")
 	defineFlags(fs, &r.Config)
+	defineOtherFlags(fs, &r.Warn)
 	if err := fs.Parse(args); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	if fs.NArg() > 0 {
 		return r, fmt.Errorf("%q is not a valid flag", fs.Arg(0))
+	}
+	if path, err := configPath(fs, environ); path != "" || err != nil {
+		if err != nil {
+			return r, err
+		}
+		return r, r.readFile(path, fs, environ)
 	}
 	if err := r.readEnvironment(fs, environ); err != nil {
 		return r, err
@@ -57,11 +65,11 @@ func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
 		}
 		name := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(key, "ETCD_")), "_", "-")
 		switch {
-		case key == "ETCD_UNSUPPORTED_ARCH" || key == "ETCD_VERIFY":
+		case isSwitch(key):
 		case fs.Lookup(name) == nil:
 			r.Warn = append(r.Warn, "unrecognized environment variable "+key)
 		case given[name]:
-			return fmt.Errorf("conflicting environment variable %s is shadowed by corresponding command-line flag --%s (either unset environment variable or disable flag)", key, name)
+			return shadowed(key, name)
 		default:
 			if err := fs.Set(name, value); err != nil {
 				return fmt.Errorf("invalid value %q for environment variable %s: %w", value, key, err)
@@ -69,6 +77,13 @@ func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
 		}
 	}
 	return nil
+}
+
+// isSwitch tells of variables that are not flags.
+func isSwitch(key string) bool { return key == "ETCD_UNSUPPORTED_ARCH" || key == "ETCD_VERIFY" }
+
+func shadowed(key, name string) error {
+	return fmt.Errorf("conflicting environment variable %s is shadowed by corresponding command-line flag --%s (either unset environment variable or disable flag)", key, name)
 }
 
 // complete fills what follows from other flags and checks that related flags
