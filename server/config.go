@@ -82,8 +82,12 @@ type Config struct {
 	RaftReadTimeout  time.Duration
 	RaftWriteTimeout time.Duration
 
-	LogLevel   string
-	LogOutputs []string
+	LogLevel    string
+	LogOutputs  []string
+	LogFormat   string        // LogJSON or LogConsole
+	Metrics     string        // MetricsBasic or MetricsExtensive
+	SlowApply   time.Duration // a batch that took longer is logged
+	SlowRequest time.Duration // a unary request that took longer is logged
 }
 
 // The values of InitialClusterState and AutoCompactionMode.
@@ -92,6 +96,14 @@ const (
 	ClusterExisting = "existing"
 	CompactPeriodic = "periodic"
 	CompactRevision = "revision"
+)
+
+// The values of LogFormat and Metrics.
+const (
+	LogJSON          = "json"
+	LogConsole       = "console"
+	MetricsBasic     = "basic"
+	MetricsExtensive = "extensive"
 )
 
 // DefaultConfig is a single member on localhost, as etcd starts with no flags.
@@ -136,6 +148,10 @@ func DefaultConfig() Config {
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
 		LogOutputs:           []string{"default"},
+		LogFormat:            LogJSON,
+		Metrics:              MetricsBasic,
+		SlowApply:            100 * time.Millisecond,
+		SlowRequest:          300 * time.Millisecond,
 	}
 }
 

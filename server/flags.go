@@ -164,6 +164,14 @@ func defineFlags(fs *flag.FlagSet, c *Config) {
 	clientFlags(fs, c)
 	tlsFlags(fs, c)
 	authFlags(fs, c)
+	observeFlags(fs, c)
+}
+
+func observeFlags(fs *flag.FlagSet, c *Config) {
+	fs.Var(choiceValue{&c.LogFormat, []string{LogJSON, LogConsole}}, "log-format", "json, or console for reading by people")
+	fs.Var(choiceValue{&c.Metrics, []string{MetricsBasic, MetricsExtensive}}, "metrics", "basic, or extensive for durations of every RPC")
+	fs.DurationVar(&c.SlowApply, "warning-apply-duration", c.SlowApply, "time after which applying is worth a warning")
+	fs.DurationVar(&c.SlowRequest, "warning-unary-request-duration", c.SlowRequest, "time after which a request is worth a warning")
 }
 
 func memberFlags(fs *flag.FlagSet, c *Config) {
@@ -291,11 +299,18 @@ func (c *Config) Logger() (*slog.Logger, error) {
 			outs = append(outs, f)
 		}
 	}
+	if c.LogFormat == LogConsole {
+		return slog.New(slog.NewTextHandler(io.MultiWriter(outs...), logOptions(level))), nil
+	}
 	return newLogger(io.MultiWriter(outs...), level), nil
 }
 
 func newLogger(out io.Writer, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{AddSource: true, Level: level, ReplaceAttr: logAttr}))
+	return slog.New(slog.NewJSONHandler(out, logOptions(level)))
+}
+
+func logOptions(level slog.Level) *slog.HandlerOptions {
+	return &slog.HandlerOptions{AddSource: true, Level: level, ReplaceAttr: logAttr}
 }
 
 // logAttr renames slog's keys to those that tools written for etcd parse.

@@ -168,22 +168,24 @@ func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
 		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
+	services.ObserveRanges(s.metrics.Ranged)
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.ForceServerCodecV2(api.Codec{}),
+		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic}),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
-		grpc.ChainUnaryInterceptor(s.metrics.Unary, guard.Unary),
-		grpc.ChainStreamInterceptor(s.metrics.Stream, guard.Stream),
+		grpc.ChainUnaryInterceptor(s.metrics.RPCs.Unary, guard.Unary),
+		grpc.ChainStreamInterceptor(s.metrics.RPCs.Stream, guard.Stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
 	)
 	services.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
+	s.metrics.RPCs.Expect(g.GetServiceInfo())
 	return g
 }
 

@@ -78,6 +78,7 @@ type Server struct {
 	proposalsFailed atomic.Uint64
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
+	traffic         api.Traffic
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is
