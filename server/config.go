@@ -28,11 +28,13 @@ type Config struct {
 	DataDir string
 	WALDir  string // "" is DataDir/member/wal
 
-	ListenPeerURLs      []url.URL
-	ListenClientURLs    []url.URL
-	ListenMetricsURLs   []url.URL
-	AdvertisePeerURLs   []url.URL
-	AdvertiseClientURLs []url.URL
+	ListenPeerURLs          []url.URL
+	ListenClientURLs        []url.URL
+	ListenMetricsURLs       []url.URL
+	ListenClientHTTPURLs    []url.URL // none: ListenClientURLs serve HTTP too
+	ReusePort, ReuseAddress bool      // of all listening sockets
+	AdvertisePeerURLs       []url.URL
+	AdvertiseClientURLs     []url.URL
 
 	InitialCluster      string // name=url,name=url2,…; "" is this member alone
 	InitialClusterState string // ClusterNew or ClusterExisting
@@ -241,7 +243,7 @@ func (c *Config) validateURLs() error {
 	for _, list := range []struct {
 		flag string
 		urls []url.URL
-	}{{"--listen-peer-urls", c.ListenPeerURLs}, {"--listen-client-urls", c.ListenClientURLs}, {"--listen-metrics-urls", c.ListenMetricsURLs}} {
+	}{{"--listen-peer-urls", c.ListenPeerURLs}, {"--listen-client-urls", c.ListenClientURLs}, {"--listen-metrics-urls", c.ListenMetricsURLs}, {"--listen-client-http-urls", c.ListenClientHTTPURLs}} {
 		for _, u := range list.urls {
 			if u.Scheme != "http" && u.Scheme != "https" {
 				continue

@@ -75,6 +75,7 @@ func (r *FlagResult) readFile(path string, given *flag.FlagSet, environ []string
 		return fmt.Errorf("--config-file %s: %w", path, err)
 	}
 	r.Warn = append(r.Warn, c.warn...)
+	r.warnLimits()
 	return r.Config.complete(c.flags)
 }
 

@@ -52,7 +52,16 @@ func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	if err := r.readEnvironment(fs, environ); err != nil {
 		return r, err
 	}
+	r.warnLimits()
 	return r, r.Config.complete(fs)
+}
+
+// warnLimits tells of values that work but are not wise.
+func (r *FlagResult) warnLimits() {
+	const recommended = 10 << 20
+	if n := r.Config.MaxRequestBytes; n > recommended {
+		r.Warn = append(r.Warn, fmt.Sprintf("exceeded recommended request limit: --max-request-bytes=%d, recommended are at most %d", n, recommended))
+	}
 }
 
 func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
@@ -180,6 +189,9 @@ func memberFlags(fs *flag.FlagSet, c *Config) {
 	fs.StringVar(&c.WALDir, "wal-dir", "", "folder of the log, when it is to be on another disk")
 	fs.Var(urlsValue{&c.ListenPeerURLs}, "listen-peer-urls", "URLs to listen on for members")
 	fs.Var(urlsValue{&c.ListenClientURLs}, "listen-client-urls", "URLs to listen on for clients")
+	fs.Var(urlsValue{&c.ListenClientHTTPURLs}, "listen-client-http-urls", "URLs for HTTP; those for clients serve gRPC alone then")
+	fs.BoolVar(&c.ReusePort, "socket-reuse-port", false, "let other processes listen on the same ports (SO_REUSEPORT)")
+	fs.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "listen on addresses that connections are still closing on (SO_REUSEADDR)")
 	fs.Var(urlsValue{&c.ListenMetricsURLs}, "listen-metrics-urls", "more URLs that serve /metrics and /health only")
 	fs.IntVar(&c.HeartbeatMillis, "heartbeat-interval", c.HeartbeatMillis, "milliseconds between heartbeats")
 	fs.IntVar(&c.ElectionMillis, "election-timeout", c.ElectionMillis, "milliseconds without a leader before an election")
@@ -187,7 +199,7 @@ func memberFlags(fs *flag.FlagSet, c *Config) {
 	fs.BoolVar(&c.PreVote, "pre-vote", c.PreVote, "ask whether an election can be won before starting it")
 	fs.DurationVar(&c.RaftReadTimeout, "raft-read-timeout", c.RaftReadTimeout, "read timeout of a connection to a member")
 	fs.DurationVar(&c.RaftWriteTimeout, "raft-write-timeout", c.RaftWriteTimeout, "write timeout of a connection to a member")
-	fs.Var(choiceValue{&c.LogLevel, []string{"debug", "info", "warn", "error"}}, "log-level", "least level to log: debug, info, warn, error")
+	fs.Var(choiceValue{&c.LogLevel, []string{"debug", "info", "warn", "error", logPanic, logFatal}}, "log-level", "least level to log: debug, info, warn, error, panic, fatal")
 	fs.Func("log-outputs", "stderr, stdout or file names, by commas (default stderr)", func(s string) error {
 		c.LogOutputs = strings.Split(s, ",")
 		return nil
@@ -280,8 +292,8 @@ func printUsage(out io.Writer, fs *flag.FlagSet) {
 // Logger makes the logger that the configuration asks for: one JSON object per
 // line with etcd's keys (level, ts, caller, msg).
 func (c *Config) Logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+	level, err := c.logLevel()
+	if err != nil {
 		return nil, fmt.Errorf("--log-level: %w", err)
 	}
 	var outs []io.Writer
@@ -291,6 +303,8 @@ func (c *Config) Logger() (*slog.Logger, error) {
 			outs = append(outs, os.Stderr)
 		case "stdout":
 			outs = append(outs, os.Stdout)
+		case "systemd/journal":
+			return nil, fmt.Errorf("--log-outputs: %s is not supported by this version; use default: systemd keeps what goes to stderr", o)
 		default:
 			f, err := os.OpenFile(o, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 			if err != nil {
@@ -303,6 +317,19 @@ func (c *Config) Logger() (*slog.Logger, error) {
 		return slog.New(slog.NewTextHandler(io.MultiWriter(outs...), logOptions(level))), nil
 	}
 	return newLogger(io.MultiWriter(outs...), level), nil
+}
+
+// The levels of etcd at which this server never logs.
+const (
+	logPanic = "panic"
+	logFatal = "fatal"
+)
+
+func (c *Config) logLevel() (level slog.Level, err error) {
+	if c.LogLevel == logPanic || c.LogLevel == logFatal {
+		return slog.LevelError + 4, nil
+	}
+	return level, level.UnmarshalText([]byte(c.LogLevel))
 }
 
 func newLogger(out io.Writer, level slog.Level) *slog.Logger {

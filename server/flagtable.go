@@ -35,6 +35,7 @@ func otherFlags() []otherFlag {
 		{name: "corrupt-check-time", normal: "0s"},
 		{name: "cors", normal: "*"}, {name: "host-whitelist", normal: "*"},
 		{name: "logger", normal: "zap"},
+		{name: "enable-grpc-gateway", normal: "true", isBool: true, meaningless: "this version has no JSON gateway"},
 		{name: "log-rotation-config-json", normal: `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`,
 			meaningless: "log files are not rotated"},
 		{name: "backend-bbolt-freelist-type", normal: "map", meaningless: "the free list is always a map", allowed: oneOf("map", "array")},
@@ -77,7 +78,16 @@ func (v otherValue) Set(s string) error {
 			return err
 		}
 	}
+	var err error
+	switch v.Get().(type) {
+	case bool:
+		_, err = strconv.ParseBool(s)
+	case time.Duration:
+		_, err = time.ParseDuration(s)
+	}
 	switch {
+	case err != nil:
+		return err
 	case s == v.f.normal || sameValue(s, v.f.normal):
 		return nil
 	case v.f.meaningless == "":

@@ -47,9 +47,10 @@ func (s *Server) openListeners(ctx context.Context) error {
 		{s.cfg.ListenPeerURLs, s.peerTLS, &s.peerListeners},
 		{s.cfg.ListenClientURLs, s.clientTLS, &s.clientListeners},
 		{s.cfg.ListenMetricsURLs, s.clientTLS, &s.probeListeners},
+		{s.cfg.ListenClientHTTPURLs, s.clientTLS, &s.httpListeners},
 	} {
 		for _, u := range list.urls {
-			l, err := listen(ctx, u)
+			l, err := s.cfg.listen(ctx, u)
 			if err != nil {
 				return err
 			}
@@ -64,7 +65,7 @@ func (s *Server) openListeners(ctx context.Context) error {
 }
 
 func (s *Server) closeListeners() {
-	for _, list := range [][]listener{s.peerListeners, s.clientListeners, s.probeListeners} {
+	for _, list := range [][]listener{s.peerListeners, s.clientListeners, s.probeListeners, s.httpListeners} {
 		for _, l := range list {
 			_ = l.Close()
 		}
@@ -85,16 +86,21 @@ func (s *Server) servePeers(ctx context.Context) error {
 			if list.side == "peer" {
 				s.log.Info("serving peer traffic", "address", l.Addr().String())
 			}
-			from := l.Listener
-			if l.tls != nil {
-				split := newSplitter(l, list.side, s.log)
-				group.Go(func() error { return split.run(ctx) })
-				from = split.http
-			}
-			group.Go(func() error { return s.serveHTTP(ctx, from, list.handler) })
+			s.serveOnlyHTTP(ctx, group, l, list.side, list.handler)
 		}
 	}
 	return group.Wait()
+}
+
+// serveOnlyHTTP serves a socket without gRPC.
+func (s *Server) serveOnlyHTTP(ctx context.Context, group *errgroup.Group, l listener, side string, h http.Handler) {
+	from := l.Listener
+	if l.tls != nil {
+		split := newSplitter(l, side, s.log)
+		group.Go(func() error { return split.run(ctx) })
+		from = split.http
+	}
+	group.Go(func() error { return s.serveHTTP(ctx, from, h) })
 }
 
 // serveHTTP serves until ctx ends or the listener fails.
@@ -136,7 +142,11 @@ func (s *Server) publish(ctx context.Context) error {
 // serveClients serves the client URLs until ctx ends.
 func (s *Server) serveClients(ctx context.Context) error {
 	s.grpc = s.newGRPC()
-	handler := grpcByContentType(s.grpc, s.clientHandler())
+	handler, traffic := s.clientHandler(), "grpc+http"
+	if len(s.httpListeners) > 0 {
+		handler, traffic = http.NotFoundHandler(), "grpc"
+	}
+	handler = grpcByContentType(s.grpc, handler)
 	group, ctx := errgroup.WithContext(ctx)
 	for _, l := range s.clientListeners {
 		split := newSplitter(l, "client", s.log)
@@ -144,16 +154,24 @@ func (s *Server) serveClients(ctx context.Context) error {
 		group.Go(func() error { return split.run(ctx) })
 		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.grpc)) })
 		group.Go(func() error { return s.serveHTTP(ctx, split.http, handler) })
-		s.log.Info("ready to serve client requests")
-		how := "serving client traffic insecurely; this is strongly discouraged!"
-		if l.tls != nil {
-			how = "serving client traffic securely"
-		}
-		s.log.Info(how, "traffic", "grpc+http", "address", l.Addr().String())
+		s.logReady(l, traffic)
+	}
+	for _, l := range s.httpListeners {
+		s.serveOnlyHTTP(ctx, group, l, "client", s.clientHandler())
+		s.logReady(l, "http")
 	}
 	s.serving.Store(true)
 	notifyReady()
 	return group.Wait()
+}
+
+func (s *Server) logReady(l listener, traffic string) {
+	s.log.Info("ready to serve client requests")
+	how := "serving client traffic insecurely; this is strongly discouraged!"
+	if l.tls != nil {
+		how = "serving client traffic securely"
+	}
+	s.log.Info(how, "traffic", traffic, "address", l.Addr().String())
 }
 
 func ignoreStopped(err error) error {

@@ -59,6 +59,7 @@ type Server struct {
 	peerListeners   []listener
 	clientListeners []listener
 	probeListeners  []listener
+	httpListeners   []listener // none: HTTP is served on clientListeners
 	grpc            *grpc.Server
 
 	snapshots     chan takenSnapshot
