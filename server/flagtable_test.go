@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -123,5 +125,39 @@ func TestPortsAreShared(t *testing.T) {
 			second.Close()
 		}
 		first.Close()
+	}
+}
+
+// If this fails, the log is not in the form that an operator chose.
+func TestLogFormats(t *testing.T) {
+	for format, begins := range map[string]string{LogJSON: "{", LogConsole: "ts="} {
+		path := filepath.Join(t.TempDir(), "log")
+		r, err := ParseFlags([]string{"--log-format", format, "--log-outputs", path, "--log-level", "warn"}, nil, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log, err := r.Config.Logger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("quiet")
+		log.Warn("loud")
+		text := string(must[[]byte](t)(os.ReadFile(path)))
+		if !strings.HasPrefix(text, begins) || !strings.Contains(text, "loud") || strings.Contains(text, "quiet") {
+			t.Errorf("%s: %q", format, text)
+		}
+	}
+	for level, logged := range map[string]bool{"error": true, "panic": false, "fatal": false} {
+		c := DefaultConfig()
+		c.LogLevel = level
+		log, err := c.Logger()
+		if err != nil || log.Enabled(t.Context(), slog.LevelError) != logged {
+			t.Errorf("--log-level=%s: %v, errors logged: want %t", level, err, logged)
+		}
+	}
+	c := DefaultConfig()
+	c.LogOutputs = []string{"systemd/journal"}
+	if _, err := c.Logger(); err == nil {
+		t.Error("systemd/journal was taken for a file")
 	}
 }
