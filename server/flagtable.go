@@ -62,6 +62,14 @@ func notNotYet(s string) error {
 	return nil
 }
 
+// instead says which value is taken.
+func (f otherFlag) instead() string {
+	if f.normal == "" {
+		return "leave it unset"
+	}
+	return "only " + f.normal + " is"
+}
+
 // otherValue takes what is given for an otherFlag.
 type otherValue struct {
 	f    otherFlag
@@ -91,7 +99,7 @@ func (v otherValue) Set(s string) error {
 	case s == v.f.normal || sameValue(s, v.f.normal):
 		return nil
 	case v.f.meaningless == "":
-		return fmt.Errorf("--%s=%s is not supported by this version; only %q is", v.f.name, s, v.f.normal)
+		return fmt.Errorf("--%s=%s is not supported by this version; %s", v.f.name, s, v.f.instead())
 	}
 	*v.warn = append(*v.warn, fmt.Sprintf("--%s=%s has no effect: %s", v.f.name, s, v.f.meaningless))
 	return nil
@@ -137,7 +145,7 @@ func (v otherValue) Get() any {
 
 func defineOtherFlags(fs *flag.FlagSet, warn *[]string) {
 	for _, f := range otherFlags() {
-		help := "only " + strconv.Quote(f.normal) + " is supported"
+		help := "not supported by this version: " + f.instead()
 		if f.meaningless != "" {
 			help = "no effect: " + f.meaningless
 		}
