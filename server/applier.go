@@ -45,16 +45,20 @@ func (a *applier) apply(work raft.Apply) error {
 	}
 	began := time.Now()
 	a.results = a.results[:0]
+	last, before := work.Entries[len(work.Entries)-1], began
 	for _, e := range work.Entries {
 		r, err := a.applyEntry(e)
 		if err != nil {
 			return fmt.Errorf("apply entry %d: %w", e.Index, err)
 		}
+		if now := time.Now(); !r.Skipped {
+			a.metrics.Applied(r.Op, now.Sub(before), r.Err)
+			before = now
+		}
 		a.results = append(a.results, r)
 	}
 	crash.Here("server/before-publish")
 	a.store.Publish()
-	last := work.Entries[len(work.Entries)-1]
 	a.progress.advance(uint64(last.Index))
 	for i := range a.results {
 		a.finish(&a.results[i])
@@ -65,15 +69,12 @@ func (a *applier) apply(work raft.Apply) error {
 	return nil
 }
 
-// slowApplyAfter is when a batch is worth a line in the log.
-const slowApplyAfter = 100 * time.Millisecond
-
 func (a *applier) slowApply(took time.Duration, work raft.Apply) {
-	if took < slowApplyAfter {
+	if took < a.cfg.SlowApply {
 		return
 	}
 	a.slowApplies.Add(1)
-	a.log.Warn("apply request took too long", "took", took, "expected-duration", slowApplyAfter,
+	a.log.Warn("apply request took too long", "took", took, "expected-duration", a.cfg.SlowApply,
 		"entries", len(work.Entries), "first-index", uint64(work.Entries[0].Index))
 }
 
@@ -136,6 +137,10 @@ func (a *applier) finish(r *state.Result) {
 	}
 	if r.ClusterVersion != "" {
 		a.log.Info("set cluster version", "cluster-version", r.ClusterVersion)
+		a.metrics.ClusterVersion(clusterVersionLabel(r.ClusterVersion))
+	}
+	if r.CompactTo != 0 {
+		a.followCompaction(r.CompactTo)
 	}
 	if r.RequestID != 0 {
 		a.waiters.finish(r.RequestID, *r)
@@ -146,8 +151,11 @@ func (a *applier) followLease(change state.LeaseChange) {
 	id := int64(change.Lease.ID)
 	switch change.Kind {
 	case state.LeaseGranted:
+		a.metrics.LeasesGranted.Inc()
+		a.metrics.LeaseTTL.Observe(float64(change.Lease.TTL))
 		a.leases.granted(id, time.Duration(change.Lease.TTL)*time.Second, time.Now())
 	case state.LeaseRevoked:
+		a.metrics.LeasesRevoked.Inc()
 		a.leases.revoked(id)
 	}
 }
@@ -212,6 +220,8 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 	if err != nil {
 		return fmt.Errorf("install snapshot %d: %w", meta.Index, err)
 	}
+	a.metrics.SnapshotApplying.Inc()
+	defer a.metrics.SnapshotApplying.Dec()
 	a.log.Info("installing snapshot from leader", "index", uint64(meta.Index), "path", filepath.Base(path))
 	a.confIndex.Store(uint64(meta.Index))
 	if err := a.store.Install(path); err != nil {
@@ -220,6 +230,7 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 	if err := a.machine.Reload(); err != nil {
 		return fmt.Errorf("load installed snapshot %d: %w", meta.Index, err)
 	}
+	a.metrics.ClusterVersion(clusterVersionLabel(a.machine.ClusterVersion()))
 	// The entries that ended some of them were not seen.
 	a.tokens.Follow(state.TokenChange{Kind: state.EveryTokensVoid})
 	a.snapshotIndex = uint64(meta.Index)

@@ -28,11 +28,13 @@ type Config struct {
 	DataDir string
 	WALDir  string // "" is DataDir/member/wal
 
-	ListenPeerURLs      []url.URL
-	ListenClientURLs    []url.URL
-	ListenMetricsURLs   []url.URL
-	AdvertisePeerURLs   []url.URL
-	AdvertiseClientURLs []url.URL
+	ListenPeerURLs          []url.URL
+	ListenClientURLs        []url.URL
+	ListenMetricsURLs       []url.URL
+	ListenClientHTTPURLs    []url.URL // none: ListenClientURLs serve HTTP too
+	ReusePort, ReuseAddress bool      // of all listening sockets
+	AdvertisePeerURLs       []url.URL
+	AdvertiseClientURLs     []url.URL
 
 	InitialCluster      string // name=url,name=url2,…; "" is this member alone
 	InitialClusterState string // ClusterNew or ClusterExisting
@@ -85,8 +87,12 @@ type Config struct {
 	RaftReadTimeout  time.Duration
 	RaftWriteTimeout time.Duration
 
-	LogLevel   string
-	LogOutputs []string
+	LogLevel    string
+	LogOutputs  []string
+	LogFormat   string        // LogJSON or LogConsole
+	Metrics     string        // MetricsBasic or MetricsExtensive
+	SlowApply   time.Duration // a batch that took longer is logged
+	SlowRequest time.Duration // a unary request that took longer is logged
 }
 
 // The values of InitialClusterState and AutoCompactionMode.
@@ -95,6 +101,14 @@ const (
 	ClusterExisting = "existing"
 	CompactPeriodic = "periodic"
 	CompactRevision = "revision"
+)
+
+// The values of LogFormat and Metrics.
+const (
+	LogJSON          = "json"
+	LogConsole       = "console"
+	MetricsBasic     = "basic"
+	MetricsExtensive = "extensive"
 )
 
 // DefaultConfig is a single member on localhost, as etcd starts with no flags.
@@ -140,6 +154,10 @@ func DefaultConfig() Config {
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
 		LogOutputs:           []string{"default"},
+		LogFormat:            LogJSON,
+		Metrics:              MetricsBasic,
+		SlowApply:            100 * time.Millisecond,
+		SlowRequest:          300 * time.Millisecond,
 	}
 }
 
@@ -229,7 +247,7 @@ func (c *Config) validateURLs() error {
 	for _, list := range []struct {
 		flag string
 		urls []url.URL
-	}{{"--listen-peer-urls", c.ListenPeerURLs}, {"--listen-client-urls", c.ListenClientURLs}, {"--listen-metrics-urls", c.ListenMetricsURLs}} {
+	}{{"--listen-peer-urls", c.ListenPeerURLs}, {"--listen-client-urls", c.ListenClientURLs}, {"--listen-metrics-urls", c.ListenMetricsURLs}, {"--listen-client-http-urls", c.ListenClientHTTPURLs}} {
 		for _, u := range list.urls {
 			if u.Scheme != "http" && u.Scheme != "https" {
 				continue

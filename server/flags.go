@@ -25,8 +25,8 @@ type FlagResult struct {
 	Warn    []string
 }
 
-// ParseFlags reads etcd's flags and then the ETCD_* variables of environ. A
-// flag and its variable given together are an error; an unknown variable only
+// ParseFlags reads etcd's flags and then the ETCD_* variables of environ, or a
+// configuration file in the place of both. A flag and its variable given together are an error; an unknown variable only
 // warns. Usage errors are printed to out and wrap ErrUsage.
 func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	r := FlagResult{Config: DefaultConfig()}
@@ -34,17 +34,34 @@ func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	fs.SetOutput(out)
 	fs.Usage = func() { printUsage(out, fs) }
 	fs.BoolVar(&r.Version, "version", false, "print the version and exit")
+	fs.String("config-file", "", "YAML or JSON file with the configuration; other flags and variables are ignored then")
 	defineFlags(fs, &r.Config)
+	defineOtherFlags(fs, &r.Warn)
 	if err := fs.Parse(args); err != nil {
 		return r, fmt.Errorf("%w: %w", ErrUsage, err)
 	}
 	if fs.NArg() > 0 {
 		return r, fmt.Errorf("%q is not a valid flag", fs.Arg(0))
 	}
+	if path, err := configPath(fs, environ); path != "" || err != nil {
+		if err != nil {
+			return r, err
+		}
+		return r, r.readFile(path, fs, environ)
+	}
 	if err := r.readEnvironment(fs, environ); err != nil {
 		return r, err
 	}
+	r.warnLimits()
 	return r, r.Config.complete(fs)
+}
+
+// warnLimits tells of values that work but are not wise.
+func (r *FlagResult) warnLimits() {
+	const recommended = 10 << 20
+	if n := r.Config.MaxRequestBytes; n > recommended {
+		r.Warn = append(r.Warn, fmt.Sprintf("exceeded recommended request limit: --max-request-bytes=%d, recommended are at most %d", n, recommended))
+	}
 }
 
 func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
@@ -57,11 +74,11 @@ func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
 		}
 		name := strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(key, "ETCD_")), "_", "-")
 		switch {
-		case key == "ETCD_UNSUPPORTED_ARCH" || key == "ETCD_VERIFY":
+		case isSwitch(key):
 		case fs.Lookup(name) == nil:
 			r.Warn = append(r.Warn, "unrecognized environment variable "+key)
 		case given[name]:
-			return fmt.Errorf("conflicting environment variable %s is shadowed by corresponding command-line flag --%s (either unset environment variable or disable flag)", key, name)
+			return shadowed(key, name)
 		default:
 			if err := fs.Set(name, value); err != nil {
 				return fmt.Errorf("invalid value %q for environment variable %s: %w", value, key, err)
@@ -69,6 +86,13 @@ func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
 		}
 	}
 	return nil
+}
+
+// isSwitch tells of variables that are not flags.
+func isSwitch(key string) bool { return key == "ETCD_UNSUPPORTED_ARCH" || key == "ETCD_VERIFY" }
+
+func shadowed(key, name string) error {
+	return fmt.Errorf("conflicting environment variable %s is shadowed by corresponding command-line flag --%s (either unset environment variable or disable flag)", key, name)
 }
 
 // complete fills what follows from other flags and checks that related flags
@@ -149,6 +173,14 @@ func defineFlags(fs *flag.FlagSet, c *Config) {
 	clientFlags(fs, c)
 	tlsFlags(fs, c)
 	authFlags(fs, c)
+	observeFlags(fs, c)
+}
+
+func observeFlags(fs *flag.FlagSet, c *Config) {
+	fs.Var(choiceValue{&c.LogFormat, []string{LogJSON, LogConsole}}, "log-format", "json, or console for reading by people")
+	fs.Var(choiceValue{&c.Metrics, []string{MetricsBasic, MetricsExtensive}}, "metrics", "basic, or extensive for durations of every RPC")
+	fs.DurationVar(&c.SlowApply, "warning-apply-duration", c.SlowApply, "time after which applying is worth a warning")
+	fs.DurationVar(&c.SlowRequest, "warning-unary-request-duration", c.SlowRequest, "time after which a request is worth a warning")
 }
 
 func memberFlags(fs *flag.FlagSet, c *Config) {
@@ -157,6 +189,9 @@ func memberFlags(fs *flag.FlagSet, c *Config) {
 	fs.StringVar(&c.WALDir, "wal-dir", "", "folder of the log, when it is to be on another disk")
 	fs.Var(urlsValue{&c.ListenPeerURLs}, "listen-peer-urls", "URLs to listen on for members")
 	fs.Var(urlsValue{&c.ListenClientURLs}, "listen-client-urls", "URLs to listen on for clients")
+	fs.Var(urlsValue{&c.ListenClientHTTPURLs}, "listen-client-http-urls", "URLs for HTTP; those for clients serve gRPC alone then")
+	fs.BoolVar(&c.ReusePort, "socket-reuse-port", false, "let other processes listen on the same ports (SO_REUSEPORT)")
+	fs.BoolVar(&c.ReuseAddress, "socket-reuse-address", false, "listen on addresses that connections are still closing on (SO_REUSEADDR)")
 	fs.Var(urlsValue{&c.ListenMetricsURLs}, "listen-metrics-urls", "more URLs that serve /metrics and /health only")
 	fs.IntVar(&c.HeartbeatMillis, "heartbeat-interval", c.HeartbeatMillis, "milliseconds between heartbeats")
 	fs.IntVar(&c.ElectionMillis, "election-timeout", c.ElectionMillis, "milliseconds without a leader before an election")
@@ -164,7 +199,7 @@ func memberFlags(fs *flag.FlagSet, c *Config) {
 	fs.BoolVar(&c.PreVote, "pre-vote", c.PreVote, "ask whether an election can be won before starting it")
 	fs.DurationVar(&c.RaftReadTimeout, "raft-read-timeout", c.RaftReadTimeout, "read timeout of a connection to a member")
 	fs.DurationVar(&c.RaftWriteTimeout, "raft-write-timeout", c.RaftWriteTimeout, "write timeout of a connection to a member")
-	fs.Var(choiceValue{&c.LogLevel, []string{"debug", "info", "warn", "error"}}, "log-level", "least level to log: debug, info, warn, error")
+	fs.Var(choiceValue{&c.LogLevel, []string{"debug", "info", "warn", "error", logPanic, logFatal}}, "log-level", "least level to log: debug, info, warn, error, panic, fatal")
 	fs.Func("log-outputs", "stderr, stdout or file names, by commas (default stderr)", func(s string) error {
 		c.LogOutputs = strings.Split(s, ",")
 		return nil
@@ -260,8 +295,8 @@ func printUsage(out io.Writer, fs *flag.FlagSet) {
 // Logger makes the logger that the configuration asks for: one JSON object per
 // line with etcd's keys (level, ts, caller, msg).
 func (c *Config) Logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+	level, err := c.logLevel()
+	if err != nil {
 		return nil, fmt.Errorf("--log-level: %w", err)
 	}
 	var outs []io.Writer
@@ -271,6 +306,8 @@ func (c *Config) Logger() (*slog.Logger, error) {
 			outs = append(outs, os.Stderr)
 		case "stdout":
 			outs = append(outs, os.Stdout)
+		case "systemd/journal":
+			return nil, fmt.Errorf("--log-outputs: %s is not supported by this version; use default: systemd keeps what goes to stderr", o)
 		default:
 			f, err := os.OpenFile(o, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 			if err != nil {
@@ -279,11 +316,31 @@ func (c *Config) Logger() (*slog.Logger, error) {
 			outs = append(outs, f)
 		}
 	}
+	if c.LogFormat == LogConsole {
+		return slog.New(slog.NewTextHandler(io.MultiWriter(outs...), logOptions(level))), nil
+	}
 	return newLogger(io.MultiWriter(outs...), level), nil
 }
 
+// The levels of etcd at which this server never logs.
+const (
+	logPanic = "panic"
+	logFatal = "fatal"
+)
+
+func (c *Config) logLevel() (level slog.Level, err error) {
+	if c.LogLevel == logPanic || c.LogLevel == logFatal {
+		return slog.LevelError + 4, nil
+	}
+	return level, level.UnmarshalText([]byte(c.LogLevel))
+}
+
 func newLogger(out io.Writer, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(out, &slog.HandlerOptions{AddSource: true, Level: level, ReplaceAttr: logAttr}))
+	return slog.New(slog.NewJSONHandler(out, logOptions(level)))
+}
+
+func logOptions(level slog.Level) *slog.HandlerOptions {
+	return &slog.HandlerOptions{AddSource: true, Level: level, ReplaceAttr: logAttr}
 }
 
 // logAttr renames slog's keys to those that tools written for etcd parse.

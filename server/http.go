@@ -61,10 +61,12 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	reason := s.unhealthy(r.Context(), query["exclude"], query.Get("serializable") == "true")
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if reason != "" {
+		s.metrics.HealthFailures.Inc()
 		w.WriteHeader(http.StatusServiceUnavailable)
 		fmt.Fprintf(w, "{\"health\":\"false\",\"reason\":%q}\n", reason)
 		return
 	}
+	s.metrics.HealthSuccess.Inc()
 	fmt.Fprint(w, `{"health":"true","reason":""}`)
 }
 
@@ -125,13 +127,13 @@ func (s *Server) checkVoter(context.Context) error {
 
 // probeSet serves path with all checks and path/<name> with one.
 func (s *Server) probeSet(mux *http.ServeMux, path string, probes []probe) {
-	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { runProbes(w, r, path, probes) })
+	mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) { s.runProbes(w, r, path, probes) })
 	for _, p := range probes {
-		mux.HandleFunc(path+"/"+p.name, func(w http.ResponseWriter, r *http.Request) { runProbes(w, r, path, []probe{p}) })
+		mux.HandleFunc(path+"/"+p.name, func(w http.ResponseWriter, r *http.Request) { s.runProbes(w, r, path, []probe{p}) })
 	}
 }
 
-func runProbes(w http.ResponseWriter, r *http.Request, path string, probes []probe) {
+func (s *Server) runProbes(w http.ResponseWriter, r *http.Request, path string, probes []probe) {
 	if !isMethod(w, r, http.MethodGet) {
 		return
 	}
@@ -142,7 +144,9 @@ func runProbes(w http.ResponseWriter, r *http.Request, path string, probes []pro
 			lines += fmt.Sprintf("[+]%s excluded: ok\n", p.name)
 			continue
 		}
-		if err := p.check(r.Context()); err != nil {
+		err := p.check(r.Context())
+		s.metrics.Checked(path[1:], p.name, err)
+		if err != nil {
 			failed = true
 			lines += fmt.Sprintf("[-]%s failed: %v\n", p.name, err)
 		} else {

@@ -69,6 +69,7 @@ func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
 		case !r.found:
 			return 0, state.ErrLeaseNotFound
 		case r.gone == nil:
+			s.metrics.LeasesRenewed.Inc()
 			return int64(r.ttl / time.Second), nil
 		}
 		select {
@@ -241,6 +242,7 @@ func (s *Server) proposeRevoke(ctx context.Context, id int64) {
 	r := pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: s.ids.next(), Username: state.RootUser}, LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}}
 	data, err := r.MarshalVT()
 	if err == nil {
+		s.metrics.LeasesExpired.Inc()
 		err = s.node.Propose(ctx, data)
 	}
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sniffTimeout bounds how long a new connection may stay silent before it must
@@ -23,16 +25,30 @@ const sniffTimeout = 30 * time.Second
 const http2Preface = "PRI * HTTP/2.0"
 
 // listen opens the socket of a listen URL.
-func listen(ctx context.Context, u url.URL) (net.Listener, error) {
+func (c *Config) listen(ctx context.Context, u url.URL) (net.Listener, error) {
 	network, address := "tcp", u.Host
 	if u.Scheme == "unix" || u.Scheme == "unixs" {
 		network, address = "unix", u.Host+u.Path
 	}
-	l, err := (&net.ListenConfig{}).Listen(ctx, network, address)
+	l, err := (&net.ListenConfig{Control: c.shareSocket}).Listen(ctx, network, address)
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", u.String(), err)
 	}
 	return l, nil
+}
+
+// shareSocket sets what the flags ask of a listening socket.
+func (c *Config) shareSocket(_, _ string, raw syscall.RawConn) error {
+	var failed error
+	err := raw.Control(func(fd uintptr) {
+		if c.ReusePort {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) //nolint:gosec // a descriptor
+		}
+		if failed == nil && c.ReuseAddress {
+			failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) //nolint:gosec // a descriptor
+		}
+	})
+	return errors.Join(err, failed)
 }
 
 // listener is an open socket.

@@ -1,13 +1,22 @@
 package server
 
 import (
+	"context"
 	"fmt"
+	"os"
 	"runtime"
 	"strconv"
+	"strings"
+	"syscall"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc/peer"
 
 	"github.com/kvorum/kvorum/internal/version"
+	"github.com/kvorum/kvorum/mvcc"
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server/api"
 )
 
 // registerMetrics names the numbers of this member as etcd does.
@@ -35,13 +44,142 @@ func (s *Server) registerMetrics() {
 	m.Counter("etcd_server_slow_apply_total", "Batches that took long to apply.", func() float64 { return float64(s.slowApplies.Load()) })
 	m.Gauge("etcd_server_quota_backend_bytes", "The quota of the database in bytes.", func() float64 { return float64(s.cfg.quotaBytes()) })
 	s.registerStoreMetrics()
+	m.Gauge("etcd_debugging_auth_revision", "The revision of users and roles.", func() float64 { return float64(s.machine.AuthStatus().Revision) })
+	m.Gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", func() float64 { return float64(s.disk.log.Stats().BytesWritten) })
+	m.Counter("etcd_network_client_grpc_received_bytes_total", "Bytes of messages from clients.", func() float64 { return float64(s.traffic.Received.Load()) })
+	m.Counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.", func() float64 { return float64(s.traffic.Sent.Load()) })
+	m.Gauge("etcd_disk_defrag_inflight", "Defragmentations under way.", func() float64 {
+		return float64(m.RPCs.Open(pb.Maintenance_Defragment_FullMethodName))
+	})
+	m.Gauge("os_fd_limit", "Most open files.", func() float64 { return float64(filesMax()) })
+	m.Gauge("os_fd_used", "Open files.", func() float64 { return float64(filesOpen()) })
+	m.FeatureGates(s.cfg.gates(), featureStage)
+	m.ClusterVersion(clusterVersionLabel(s.machine.ClusterVersion()))
+	if s.cfg.Metrics == MetricsExtensive {
+		m.Extensive()
+	}
+	m.RPCs.Ended = s.rpcEnded
 	m.Register(peerCollector{s})
+	m.Register(alarmCollector{s})
+}
+
+// gates are the feature gates as configured.
+func (c *Config) gates() map[string]bool {
+	on := features()
+	on["CompactHashCheck"] = c.CompactHashes
+	return on
+}
+
+// featureStage is BETA for the features that are on by themselves.
+func featureStage(name string) string {
+	if name == "AllBeta" || features()[name] {
+		return "BETA"
+	}
+	return "ALPHA"
+}
+
+// clusterVersionLabel is 3.7 of 3.7.0.
+func clusterVersionLabel(v string) string {
+	if parts := strings.SplitN(v, ".", 3); len(parts) == 3 {
+		return parts[0] + "." + parts[1]
+	}
+	return v
+}
+
+func filesMax() uint64 {
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return limit.Cur
+}
+
+func filesOpen() int {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(names)
+}
+
+// rpcEnded observes what is known only of a whole RPC.
+func (s *Server) rpcEnded(ctx context.Context, method string, request any, took time.Duration, err error) {
+	m := s.metrics
+	switch r := request.(type) {
+	case *pb.RangeRequest:
+		m.Requested("Range", took, err)
+	case *pb.TxnRequest:
+		if api.OnlyReads(r) {
+			m.Requested("ReadonlyTxn", took, err)
+		}
+	case *pb.DefragmentRequest:
+		m.Defragment.Observe(took.Seconds())
+		return // slow by its nature
+	case *pb.HashRequest:
+		m.Hash.Observe(took.Seconds())
+	case *pb.HashKVRequest:
+		m.HashKV.Observe(took.Seconds())
+	case nil:
+		if method == pb.Maintenance_Snapshot_FullMethodName {
+			m.Snapshot.Observe(took.Seconds())
+		}
+		return
+	}
+	if took >= s.cfg.SlowRequest && s.cfg.SlowRequest > 0 {
+		s.slowRequest(ctx, method, took, err)
+	}
+}
+
+// slowRequest says which request was slow, without its content: that may be
+// secret.
+func (s *Server) slowRequest(ctx context.Context, method string, took time.Duration, err error) {
+	from, outcome := "", "ok"
+	if p, ok := peer.FromContext(ctx); ok {
+		from = p.Addr.String()
+	}
+	if err != nil {
+		outcome = err.Error()
+	}
+	s.log.Warn("request stats", "method", method, "remote", from, "took", took, "expected-duration", s.cfg.SlowRequest, "outcome", outcome)
+}
+
+// followCompaction measures a compaction until it is done on disk.
+func (s *Server) followCompaction(to mvcc.Revision) {
+	began, done := time.Now(), s.store.CompactionDone(to)
+	s.background.Go(func() {
+		select {
+		case <-done:
+			s.metrics.Compaction.Observe(float64(time.Since(began).Milliseconds()))
+			s.metrics.CompactedAt.SetToCurrentTime()
+		case <-s.stopping:
+		}
+	})
+}
+
+// alarmCollector reads the active alarms when Prometheus asks.
+type alarmCollector struct{ s *Server }
+
+// Describe implements prometheus.Collector; the labels are known only later.
+func (alarmCollector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect implements prometheus.Collector.
+func (c alarmCollector) Collect(out chan<- prometheus.Metric) {
+	desc := prometheus.NewDesc("etcd_debugging_server_alarms", "Active alarms.", []string{"server_id", "alarm_type"}, nil)
+	for _, a := range c.s.machine.Alarms(pb.AlarmType_NONE) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, 1, strconv.FormatUint(a.MemberID, 16), a.Alarm.String())
+	}
 }
 
 func (s *Server) registerStoreMetrics() {
 	m := s.metrics
 	m.Gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the database file.", func() float64 { return float64(s.store.Stats().SizeBytes) })
 	m.Gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the database file in use.", func() float64 { return float64(s.store.Stats().InUseBytes) })
+	m.Gauge("etcd_mvcc_db_open_read_transactions", "Open reads of the database file.", func() float64 { return float64(s.store.Stats().OpenReads) })
+	m.Counter("etcd_mvcc_put_total", "Puts seen by this member.", func() float64 { return float64(s.store.Stats().Puts) })
+	m.Counter("etcd_mvcc_delete_total", "Deletes seen by this member.", func() float64 { return float64(s.store.Stats().Deletes) })
+	m.Counter("etcd_mvcc_range_total", "Ranges seen by this member.", func() float64 { return float64(s.store.Stats().Ranges) })
+	m.Counter("etcd_mvcc_txn_total", "Transactions seen by this member.", func() float64 { return float64(s.store.Stats().Txns) })
+	m.Counter("etcd_debugging_mvcc_db_compaction_keys_total", "Revisions compacted.", func() float64 { return float64(s.store.Stats().CompactedRevisions) })
 	m.Gauge("etcd_debugging_mvcc_keys_total", "Live keys.", func() float64 { return float64(s.store.Stats().Keys) })
 	m.Gauge("etcd_debugging_mvcc_current_revision", "The current revision.", func() float64 { return float64(s.store.Revision()) })
 	m.Gauge("etcd_debugging_mvcc_compact_revision", "The revision of the last compaction.", func() float64 { return float64(s.store.CompactRevision()) })

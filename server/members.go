@@ -66,6 +66,11 @@ func (s *Server) UpdateMember(ctx context.Context, id uint64, peerURLs []string)
 func (s *Server) PromoteMember(ctx context.Context, id uint64) error {
 	err := s.promoteHere(ctx, id)
 	if !errors.Is(err, api.ErrNotLeader) {
+		if err != nil {
+			s.metrics.NotPromoted(err)
+		} else {
+			s.metrics.Promotions.Inc()
+		}
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())

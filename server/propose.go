@@ -3,7 +3,10 @@ package server
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/raft"
@@ -47,9 +50,33 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 	now := time.Now()
 	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()))
 	if err := s.node.Propose(ctx, data); err != nil {
-		return state.Result{}, s.notProposed(id, w, err)
+		err = s.notProposed(id, w, err)
+		s.metrics.Requested(requestName(r), time.Since(now), err)
+		return state.Result{}, err
 	}
-	return s.await(ctx, id, w)
+	result, err := s.await(ctx, id, w)
+	name := result.Op
+	if name == "" {
+		name = requestName(r)
+	}
+	s.metrics.Requested(name, time.Since(now), err)
+	return result, err
+}
+
+// requestName is the name of a command's kind, for one that was not applied:
+// LeaseGrant of the field lease_grant.
+func requestName(r *pb.InternalRaftRequest) string {
+	name := ""
+	r.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if f.Name() == "header" || f.Name() == "ID" {
+			return true
+		}
+		for part := range strings.SplitSeq(string(f.Name()), "_") {
+			name += strings.ToUpper(part[:1]) + part[1:]
+		}
+		return false
+	})
+	return name
 }
 
 // applyLag is how many committed entries this member has not applied.

@@ -47,9 +47,10 @@ func (s *Server) openListeners(ctx context.Context) error {
 		{s.cfg.ListenPeerURLs, s.peerTLS, &s.peerListeners},
 		{s.cfg.ListenClientURLs, s.clientTLS, &s.clientListeners},
 		{s.cfg.ListenMetricsURLs, s.clientTLS, &s.probeListeners},
+		{s.cfg.ListenClientHTTPURLs, s.clientTLS, &s.httpListeners},
 	} {
 		for _, u := range list.urls {
-			l, err := listen(ctx, u)
+			l, err := s.cfg.listen(ctx, u)
 			if err != nil {
 				return err
 			}
@@ -64,7 +65,7 @@ func (s *Server) openListeners(ctx context.Context) error {
 }
 
 func (s *Server) closeListeners() {
-	for _, list := range [][]listener{s.peerListeners, s.clientListeners, s.probeListeners} {
+	for _, list := range [][]listener{s.peerListeners, s.clientListeners, s.probeListeners, s.httpListeners} {
 		for _, l := range list {
 			_ = l.Close()
 		}
@@ -85,16 +86,21 @@ func (s *Server) servePeers(ctx context.Context) error {
 			if list.side == "peer" {
 				s.log.Info("serving peer traffic", "address", l.Addr().String())
 			}
-			from := l.Listener
-			if l.tls != nil {
-				split := newSplitter(l, list.side, s.log)
-				group.Go(func() error { return split.run(ctx) })
-				from = split.http
-			}
-			group.Go(func() error { return s.serveHTTP(ctx, from, list.handler) })
+			s.serveOnlyHTTP(ctx, group, l, list.side, list.handler)
 		}
 	}
 	return group.Wait()
+}
+
+// serveOnlyHTTP serves a socket without gRPC.
+func (s *Server) serveOnlyHTTP(ctx context.Context, group *errgroup.Group, l listener, side string, h http.Handler) {
+	from := l.Listener
+	if l.tls != nil {
+		split := newSplitter(l, side, s.log)
+		group.Go(func() error { return split.run(ctx) })
+		from = split.http
+	}
+	group.Go(func() error { return s.serveHTTP(ctx, from, h) })
 }
 
 // serveHTTP serves until ctx ends or the listener fails.
@@ -147,23 +153,36 @@ func (s *Server) serveClients(ctx context.Context) error {
 		group.Go(func() error { return link.serve(ctx, s.grpc) })
 		json = s.gatewayHandler(link.conn)
 	}
-	handler := grpcByContentType(s.grpc, s.clientHandler(json))
+	web, traffic := s.clientHandler(json), "grpc+http"
+	handler := web
+	if len(s.httpListeners) > 0 {
+		handler, traffic = http.NotFoundHandler(), "grpc"
+	}
+	handler = grpcByContentType(s.grpc, handler)
 	for _, l := range s.clientListeners {
 		split := newSplitter(l, "client", s.log)
 		split.grpc = newBranch(l)
 		group.Go(func() error { return split.run(ctx) })
 		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.grpc)) })
 		group.Go(func() error { return s.serveHTTP(ctx, split.http, handler) })
-		s.log.Info("ready to serve client requests")
-		how := "serving client traffic insecurely; this is strongly discouraged!"
-		if l.tls != nil {
-			how = "serving client traffic securely"
-		}
-		s.log.Info(how, "traffic", "grpc+http", "address", l.Addr().String())
+		s.logReady(l, traffic)
+	}
+	for _, l := range s.httpListeners {
+		s.serveOnlyHTTP(ctx, group, l, "client", web)
+		s.logReady(l, "http")
 	}
 	s.serving.Store(true)
 	notifyReady()
 	return group.Wait()
+}
+
+func (s *Server) logReady(l listener, traffic string) {
+	s.log.Info("ready to serve client requests")
+	how := "serving client traffic insecurely; this is strongly discouraged!"
+	if l.tls != nil {
+		how = "serving client traffic securely"
+	}
+	s.log.Info(how, "traffic", traffic, "address", l.Addr().String())
 }
 
 func ignoreStopped(err error) error {
@@ -178,22 +197,24 @@ func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
 		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
+	services.ObserveRanges(s.metrics.Ranged)
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.ForceServerCodecV2(api.Codec{}),
+		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic}),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
-		grpc.ChainUnaryInterceptor(s.metrics.Unary, guard.Unary),
-		grpc.ChainStreamInterceptor(s.metrics.Stream, guard.Stream),
+		grpc.ChainUnaryInterceptor(s.metrics.RPCs.Unary, guard.Unary),
+		grpc.ChainStreamInterceptor(s.metrics.RPCs.Stream, guard.Stream),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
 	)
 	services.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
+	s.metrics.RPCs.Expect(g.GetServiceInfo())
 	return g
 }
 

@@ -59,6 +59,7 @@ type Server struct {
 	peerListeners   []listener
 	clientListeners []listener
 	probeListeners  []listener
+	httpListeners   []listener // none: HTTP is served on clientListeners
 	grpc            *grpc.Server
 
 	snapshots     chan takenSnapshot
@@ -78,6 +79,7 @@ type Server struct {
 	proposalsFailed atomic.Uint64
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
+	traffic         api.Traffic
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is

@@ -95,7 +95,7 @@ func (c *Config) validateTLS() error {
 			return fmt.Errorf("cannot listen on TLS for %s: KeyFile and CertFile are not presented", u.Host+u.Path)
 		}
 	}
-	for _, u := range slices.Concat(c.ListenClientURLs, c.ListenMetricsURLs) {
+	for _, u := range slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs) {
 		if isSecure(u) && !c.ClientTLS.given() {
 			return fmt.Errorf("TLS key/cert (--cert-file, --key-file) must be provided for client url %s with HTTPS scheme", u.String())
 		}
@@ -162,8 +162,8 @@ func (s *Server) openTLS() (err error) {
 	c := &s.cfg
 	s.warnUnused("client", c.ClientTLS, c.ListenClientURLs)
 	s.warnUnused("peer", c.PeerTLS, c.ListenPeerURLs)
-	if slices.ContainsFunc(slices.Concat(c.ListenClientURLs, c.ListenMetricsURLs), isSecure) {
-		hosts := urlHosts(c.ListenClientURLs, c.ListenMetricsURLs, c.AdvertiseClientURLs)
+	if slices.ContainsFunc(slices.Concat(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs), isSecure) {
+		hosts := urlHosts(c.ListenClientURLs, c.ListenClientHTTPURLs, c.ListenMetricsURLs, c.AdvertiseClientURLs)
 		s.clientTLS, err = s.openSide("client", c.ClientTLS, hosts, secure.Options{Protocols: []string{protoHTTP2, protoHTTP1}})
 		if err != nil {
 			return fmt.Errorf("client TLS: %w", err)

@@ -2,6 +2,7 @@ package api
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
@@ -11,7 +12,14 @@ import (
 // the generated vtproto code where a message has it: requests are decoded to
 // alias one private copy of the received bytes, and answers are encoded once
 // into a pooled buffer.
-type Codec struct{}
+type Codec struct {
+	Traffic *Traffic // nil: not counted
+}
+
+// Traffic counts the bytes of messages.
+type Traffic struct {
+	Sent, Received atomic.Int64
+}
 
 // vtMessage is what the generated code of proto/ offers.
 type vtMessage interface {
@@ -30,7 +38,15 @@ type encoded interface {
 func (Codec) Name() string { return "proto" }
 
 // Marshal encodes v. The buffers go back to their pool when gRPC has sent them.
-func (Codec) Marshal(v any) (mem.BufferSlice, error) {
+func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
+	data, err := encode(v)
+	if err == nil && c.Traffic != nil {
+		c.Traffic.Sent.Add(int64(data.Len()))
+	}
+	return data, err
+}
+
+func encode(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case encoded:
 		return m.buffers(), nil
@@ -60,7 +76,10 @@ func marshalPooled(size int, write func([]byte) (int, error)) (mem.BufferSlice, 
 
 // Unmarshal decodes data into v. What v then holds aliases a copy that nobody
 // else has, so it may be kept as long as needed.
-func (Codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if c.Traffic != nil {
+		c.Traffic.Received.Add(int64(data.Len()))
+	}
 	switch m := v.(type) {
 	case vtMessage:
 		return m.UnmarshalVTUnsafe(data.Materialize())

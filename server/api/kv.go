@@ -31,7 +31,7 @@ func (k KV) read(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, er
 			return nil, err
 		}
 	}
-	response, err := k.store.Range(r)
+	response, err := k.rangeStore(r)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +81,9 @@ func (k KV) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) 
 	response.Header = k.own(response.Header)
 	return response, nil
 }
+
+// OnlyReads tells whether a transaction can change nothing.
+func OnlyReads(r *pb.TxnRequest) bool { return onlyReads(r) }
 
 func (k KV) runTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	if !onlyReads(r) {
@@ -142,7 +145,7 @@ func (k KV) rangeStream(r *pb.RangeRequest, stream grpc.ServerStreamingServer[pb
 	var sent, total int64
 	var header *pb.ResponseHeader
 	for {
-		chunk, err := k.store.Range(page)
+		chunk, err := k.rangeStore(page)
 		if err != nil {
 			return err
 		}

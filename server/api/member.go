@@ -68,6 +68,7 @@ type Services struct {
 	machine *state.Machine
 	errors  *Errors
 	limits  Limits
+	ranged  Observer
 
 	auth      *authoriser
 	passwords *passwords
@@ -79,6 +80,23 @@ type Limits struct {
 	TxnOpsMax        int
 	LeaseTTLMin      int64 // seconds; a shorter lease is made longer
 	ProgressInterval time.Duration
+}
+
+// Observer is told, if set, how long the store took for one range.
+type Observer func(took time.Duration, err error)
+
+// ObserveRanges must be called before Register.
+func (s *Services) ObserveRanges(o Observer) { s.ranged = o }
+
+// rangeStore reads the store.
+func (s *Services) rangeStore(r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if s.ranged == nil {
+		return s.store.Range(r)
+	}
+	began := time.Now()
+	response, err := s.store.Range(r)
+	s.ranged(time.Since(began), err)
+	return response, err
 }
 
 // New makes the services of one member.

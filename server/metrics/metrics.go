@@ -6,17 +6,13 @@
 package metrics
 
 import (
-	"context"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
 
 	"github.com/kvorum/kvorum/raft/wal"
 )
@@ -25,13 +21,14 @@ import (
 type Set struct {
 	// Peers observes the transport.
 	Peers *Peers
+	// RPCs counts the calls of clients.
+	RPCs *RPCs
+	*Operations
 
 	registry *prometheus.Registry
 	fsync    prometheus.Histogram
 	write    prometheus.Histogram
 	commit   prometheus.Histogram
-	started  *prometheus.CounterVec
-	handled  *prometheus.CounterVec
 }
 
 // New makes an empty set with the Go and process metrics in it.
@@ -41,10 +38,8 @@ func New() *Set {
 	s.fsync = s.histogram("etcd_disk_wal_fsync_duration_seconds", "Seconds that one sync of the log took.", 0.001, 14)
 	s.write = s.histogram("etcd_disk_wal_write_duration_seconds", "Seconds that one write to the log took.", 0.001, 14)
 	s.commit = s.histogram("etcd_disk_backend_commit_duration_seconds", "Seconds that one commit of the database took.", 0.001, 14)
-	labels := []string{"grpc_type", "grpc_service", "grpc_method"}
-	s.started = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_server_started_total", Help: "RPCs that have begun."}, labels)
-	s.handled = prometheus.NewCounterVec(prometheus.CounterOpts{Name: "grpc_server_handled_total", Help: "RPCs that have ended, by code."}, append(labels, "grpc_code"))
-	s.registry.MustRegister(s.started, s.handled)
+	s.RPCs = newRPCs(s.registry)
+	s.Operations = newOperations(s)
 	s.Peers = newPeers(s.registry)
 	return s
 }
@@ -92,33 +87,6 @@ func (s *Set) LogStep(step wal.Step, took time.Duration) {
 
 // Commit observes one commit of the database.
 func (s *Set) Commit(took time.Duration) { s.commit.Observe(took.Seconds()) }
-
-// Unary counts a unary RPC.
-func (s *Set) Unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	service, method := split(info.FullMethod)
-	s.started.WithLabelValues("unary", service, method).Inc()
-	response, err := next(ctx, r)
-	s.handled.WithLabelValues("unary", service, method, status.Code(err).String()).Inc()
-	return response, err
-}
-
-// Stream counts a streaming RPC.
-func (s *Set) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	service, method := split(info.FullMethod)
-	kind := "server_stream"
-	if info.IsClientStream {
-		kind = "bidi_stream"
-	}
-	s.started.WithLabelValues(kind, service, method).Inc()
-	err := next(srv, stream)
-	s.handled.WithLabelValues(kind, service, method, status.Code(err).String()).Inc()
-	return err
-}
-
-func split(fullMethod string) (service, method string) {
-	service, method, _ = strings.Cut(strings.TrimPrefix(fullMethod, "/"), "/")
-	return service, method
-}
 
 // Peers observes the links to the other members.
 type Peers struct {
