@@ -114,6 +114,9 @@ func newClient(cfg *Config, timeouts connTimeouts) *http.Client {
 	}
 }
 
+// askersIdleMax is how many connections to one member are kept for questions.
+const askersIdleMax = 256
+
 // NewClient is a client for what members ask each other beside raft, with the
 // same dialing. RequestURL makes its URLs. Only TLS, Dial and DialTimeout of cfg
 // count.
@@ -121,7 +124,9 @@ func NewClient(cfg Config) *http.Client {
 	cfg.setDefaults()
 	c := newClient(&cfg, connTimeouts{})
 	if t, ok := c.Transport.(*http.Transport); ok {
-		t.MaxIdleConnsPerHost, t.IdleConnTimeout = 8, time.Minute
+		// Many clients renew leases through a follower at once: closing and
+		// opening a connection for each would cost more than the question.
+		t.MaxIdleConnsPerHost, t.IdleConnTimeout = askersIdleMax, time.Minute
 	}
 	return c
 }
