@@ -141,7 +141,6 @@ func (s *Server) publish(ctx context.Context) error {
 
 // serveClients serves the client URLs until ctx ends.
 func (s *Server) serveClients(ctx context.Context) error {
-	s.grpc = s.newGRPC()
 	group, ctx := errgroup.WithContext(ctx)
 	var json http.Handler
 	if s.cfg.EnableGateway {
@@ -171,7 +170,6 @@ func (s *Server) serveClients(ctx context.Context) error {
 		s.serveOnlyHTTP(ctx, group, l, "client", web)
 		s.logReady(l, "http")
 	}
-	s.serving.Store(true)
 	notifyReady()
 	return group.Wait()
 }

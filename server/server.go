@@ -70,7 +70,6 @@ type Server struct {
 	stopping chan struct{} // closed when Run begins to stop
 	// Tasks that Run waits for and that end by themselves.
 	background sync.WaitGroup
-	serving    atomic.Bool
 
 	learner         atomic.Bool
 	confIndex       atomic.Uint64 // index of the newest membership change applied
@@ -129,6 +128,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
 	s.registerMetrics()
+	s.grpc = s.newGRPC()
 	return nil
 }
 
@@ -168,7 +168,7 @@ func (s *Server) link() (err error) {
 }
 
 // initialTicks lets a restarted member hold its first election sooner: all but
-// one tick of the timeout count as passed, since nobody was heard meanwhile.
+// two ticks of the timeout count as passed, since nobody was heard meanwhile.
 func (s *Server) initialTicks() int {
 	if !s.cfg.ElectionTickAdvance {
 		return 0
@@ -242,9 +242,7 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 func (s *Server) stop() {
 	close(s.stopping)
 	s.closeListeners()
-	if s.grpc != nil {
-		s.grpc.Stop()
-	}
+	s.grpc.Stop()
 	s.cancel(nil)
 }
 
