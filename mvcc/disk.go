@@ -98,7 +98,7 @@ func openDiskReadOnly(path string) (*disk, error) {
 
 // read runs f in a read transaction. A file that was replaced meanwhile gives
 // errStale.
-func (d *disk) read(f func(*bolt.Tx) error) error {
+func (d *disk) read(f func(*bolt.Tx) error) (err error) {
 	tx, err := d.db.Begin(false)
 	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
 		return errStale
@@ -106,11 +106,14 @@ func (d *disk) read(f func(*bolt.Tx) error) error {
 	if err != nil {
 		return fmt.Errorf("begin read: %w", err)
 	}
-	err = f(tx)
-	if e := tx.Rollback(); err == nil && e != nil {
-		return fmt.Errorf("end read: %w", e)
-	}
-	return err
+	// Also when f panics, as bbolt does on a damaged file: a transaction that is
+	// left open would block the closing of the file for ever.
+	defer func() {
+		if e := tx.Rollback(); err == nil && e != nil {
+			err = fmt.Errorf("end read: %w", e)
+		}
+	}()
+	return f(tx)
 }
 
 // bucket returns the bucket, which openDisk has made.
