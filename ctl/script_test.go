@@ -2,7 +2,6 @@ package ctl
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,17 +9,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
-	"github.com/kvorum/kvorum/client"
-	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
 const readyLine = "ready to serve client requests"
@@ -41,15 +33,11 @@ func TestScripts(t *testing.T) {
 	shared := os.Getenv("KVORUM_TEST_ENDPOINT")
 	binary := ""
 	if shared == "" {
-		if _, err := os.Stat("../cmd/kvorum"); err != nil {
-			t.Skip("no server: cmd/kvorum does not exist and KVORUM_TEST_ENDPOINT is not set")
-		}
 		binary = filepath.Join(t.TempDir(), "kvorum")
 		if out, err := exec.Command("go", "build", "-o", binary, "../cmd/kvorum").CombinedOutput(); err != nil {
 			t.Fatalf("build server: %v\n%s", err, out)
 		}
 	}
-	var auth atomic.Bool // whether the servers, which are all alike, have users and roles
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata",
 		Setup: func(e *testscript.Env) error {
@@ -62,36 +50,15 @@ func TestScripts(t *testing.T) {
 			}
 			e.Setenv("ETCDCTL_ENDPOINTS", endpoint)
 			e.Setenv("ENDPOINT", endpoint)
-			has, err := hasAuth(endpoint)
-			auth.Store(has)
-			return err
+			return nil
 		},
 		Condition: func(name string) (bool, error) {
-			if name == "auth" {
-				return auth.Load(), nil
-			}
 			if name == "own" { // the script may change what others would notice
 				return shared == "" || os.Getenv("KVORUM_TEST_ALONE") != "", nil
 			}
 			return false, fmt.Errorf("unknown condition %s", name)
 		},
 	})
-}
-
-// hasAuth asks a server whether it has the Auth service.
-func hasAuth(endpoint string) (bool, error) {
-	c, err := client.New(client.Config{Endpoints: []string{endpoint}})
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = c.Close() }()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	_, err = c.Auth.AuthStatus(ctx, &pb.AuthStatusRequest{})
-	if status.Code(err) == codes.Unimplemented {
-		return false, nil
-	}
-	return true, err
 }
 
 // startServer starts a server for one script and stops it after.
