@@ -68,6 +68,7 @@ const restartName = "restart"
 // wanted tells whether -loads names this one.
 func (s *settings) wanted(name string) bool {
 	return s.loads == "" || slices.ContainsFunc(strings.Split(s.loads, ","), func(want string) bool {
-		return strings.HasPrefix(name, want)
+		whole, exact := strings.CutSuffix(want, "$")
+		return name == whole || !exact && strings.HasPrefix(name, want)
 	})
 }

@@ -54,7 +54,7 @@ func parse(args []string) (*settings, error) {
 	f.StringVar(&s.debian, "etcd34-bin", "/usr/bin/etcd", "etcd 3.4; left out when it does not exist, or when empty")
 	f.StringVar(&s.dir, "dir", "", "where data directories go, on the disk to be measured; a temporary one when empty")
 	f.StringVar(&s.out, "out", "", "also write the tables to this file")
-	f.StringVar(&s.loads, "loads", "", "comma list of loads, or of beginnings of their names; all when empty")
+	f.StringVar(&s.loads, "loads", "", "comma list of loads, or of beginnings of their names (name$ means that one alone); all when empty")
 	nodes := f.String("nodes", "1,3", "cluster sizes")
 	f.IntVar(&s.rounds, "rounds", 5, "rounds of each load per system; medians are printed")
 	f.DurationVar(&s.duration, "duration", 3*time.Second, "of one round")
