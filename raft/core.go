@@ -26,6 +26,7 @@ type core struct {
 	rn    *raft.RawNode
 	log   *entryLog
 	reads readRounds
+	heirs succession
 	work  Work
 
 	// As of the last ready.
@@ -114,6 +115,7 @@ func newCore(cfg Config) (*core, error) {
 	return &core{
 		id: cfg.ID, rn: rn, log: log, applyMax: cfg.ApplyBytesMax,
 		reads:  readRounds{nonce: cfg.nonce, retryTicks: max(1, cfg.ElectionTicks/2)},
+		heirs:  succession{electionTicks: cfg.ElectionTicks},
 		term:   Term(start.HardState.GetTerm()),
 		commit: max(Index(start.HardState.GetCommit()), start.Snapshot.Index),
 		conf:   start.Conf,
@@ -126,6 +128,9 @@ func aloneIn(conf ConfState, id MemberID) bool {
 
 func (c *core) tick() {
 	c.rn.Tick()
+	if c.role != Leader && c.heirs.tick(c.id, c.conf.Voters) {
+		_ = c.rn.Campaign()
+	}
 	if c.reads.tick() && c.mayRead() {
 		c.rn.ReadIndex(c.reads.ask())
 	}
@@ -133,6 +138,9 @@ func (c *core) tick() {
 
 // step takes a message from another member.
 func (c *core) step(m *raftpb.Message) {
+	if Term(m.GetTerm()) >= c.term {
+		c.heirs.heard(m)
+	}
 	switch m.GetType() {
 	case raftpb.MsgReadIndex:
 		// The library answers at once when this leader is the only voter, even
@@ -343,6 +351,9 @@ func (c *core) takeStates(rd *raft.Ready) {
 		}
 		c.lead = lead
 		c.work.LeaderChanged = true
+		if lead != 0 {
+			c.heirs.follow(lead)
+		}
 	}
 }
 
