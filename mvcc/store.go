@@ -15,7 +15,7 @@ type Options struct {
 	FlushEvery        time.Duration // how long an applied entry may stay unflushed; 100 ms
 	FlushRecords      int           // flush earlier at so many records; 10,000
 	UnflushedBytesMax int           // Publish waits for the flusher beyond this; 256 MiB
-	TailBytes         int           // flushed records kept in memory; 16 MiB
+	TailBytes         int           // flushed records kept in memory; 8 MiB
 	CompactionBatch   int           // revisions removed per transaction; 1000
 	CompactionPause   time.Duration // between two of them; 10 ms
 	CompactHashes     bool          // hash the whole store at each compaction, for comparing members
@@ -32,7 +32,7 @@ func (o Options) withDefaults() Options {
 	def(&o.FlushEvery, 100*time.Millisecond)
 	def(&o.FlushRecords, 10_000)
 	def(&o.UnflushedBytesMax, 256<<20)
-	def(&o.TailBytes, 16<<20)
+	def(&o.TailBytes, 8<<20)
 	def(&o.CompactionBatch, 1000)
 	def(&o.CompactionPause, 10*time.Millisecond)
 	def(&o.MmapBytes, 10<<30)

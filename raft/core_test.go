@@ -211,14 +211,17 @@ func TestEntryLogTrimsWhatIsApplied(t *testing.T) {
 		name                          string
 		catchUp, bytesMax             int
 		applied, firstMin, firstAtMax uint64
+		members                       []MemberID
 	}{
-		{"nothing applied", 50, 1 << 20, 0, 1, 1},
-		{"keeps what members may lag", 50, 1 << 20, 1000, 890, 951},
-		{"never what is not applied", 50, 1, 400, 390, 401},
-		{"bounded by bytes", 5000, 100 * 228, 1000, 880, 1001},
+		{"nothing applied", 50, 1 << 20, 0, 1, 1, []MemberID{1, 2, 3}},
+		{"keeps what members may lag", 50, 1 << 20, 1000, 890, 951, []MemberID{1, 2, 3}},
+		{"never what is not applied", 50, 1, 400, 390, 401, []MemberID{1, 2, 3}},
+		{"bounded by bytes", 5000, 100 * 228, 1000, 880, 1001, []MemberID{1, 2, 3}},
+		{"nobody to lag", 500, 1 << 20, 1000, 900, 1001, []MemberID{1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			l := newEntryLog(State{Entries: entries(1, 1000, 1)}, tt.catchUp, tt.bytesMax)
+			start := State{Entries: entries(1, 1000, 1), Conf: ConfState{Voters: tt.members}}
+			l := newEntryLog(start, tt.catchUp, tt.bytesMax)
 			l.trim(tt.applied)
 			first, _ := l.FirstIndex()
 			if first < tt.firstMin || first > tt.firstAtMax {

@@ -95,9 +95,12 @@ func (l *entryLog) restore(m *raftpb.SnapshotMetadata) {
 func (l *entryLog) trim(applied uint64) {
 	l.applied = max(l.applied, applied)
 	droppable := int(min(l.applied, l.last()) - l.before.index)
-	drop := 0
-	if droppable > l.catchUpEntries+l.slack() {
-		drop = droppable - l.catchUpEntries
+	drop, keep := 0, l.catchUpEntries
+	if len(l.conf.GetVoters())+len(l.conf.GetLearners()) == 1 {
+		keep = 0 // there is nobody to lag
+	}
+	if droppable > keep+l.slack() {
+		drop = droppable - keep
 	}
 	if l.bytes > l.bytesMax+l.bytesMax/8 {
 		left := l.bytes
