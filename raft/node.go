@@ -326,13 +326,11 @@ func (n *Node) publish(leaderChanged bool) {
 	if !leaderChanged {
 		return
 	}
-	n.lead.Store(uint64(c.lead))
+	n.logLeader(MemberID(n.lead.Swap(uint64(c.lead))))
 	n.mu.Lock()
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.mu.Unlock()
-	n.logger.Info("leader changed", "member", hex(c.id), "leader", hex(c.lead),
-		"term", c.term, "commit", c.commit, "role", c.role)
 }
 
 // Propose queues a command; it returns once queued, and the command has taken

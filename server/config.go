@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/server/api/token"
+	"github.com/kvorum/kvorum/server/logs"
 )
 
 // Limits that a configuration must respect.
@@ -90,9 +91,11 @@ type Config struct {
 	LogLevel    string
 	LogOutputs  []string
 	LogFormat   string        // LogJSON or LogConsole
+	RotateLogs  bool          // the one file of LogOutputs
+	LogRotation string        // when, as JSON; see logs.Rotation
 	Metrics     string        // MetricsBasic or MetricsExtensive
-	SlowApply   time.Duration // a batch that took longer is logged
-	SlowRequest time.Duration // a unary request that took longer is logged
+	SlowApply   time.Duration // a command or batch that took longer is logged; 0: none
+	SlowRequest time.Duration // a unary request that took longer is logged; 0: none
 }
 
 // The values of InitialClusterState and AutoCompactionMode.
@@ -105,8 +108,8 @@ const (
 
 // The values of LogFormat and Metrics.
 const (
-	LogJSON          = "json"
-	LogConsole       = "console"
+	LogJSON          = logs.JSON
+	LogConsole       = logs.Console
 	MetricsBasic     = "basic"
 	MetricsExtensive = "extensive"
 )
@@ -153,7 +156,8 @@ func DefaultConfig() Config {
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
-		LogOutputs:           []string{"default"},
+		LogOutputs:           []string{logs.Default},
+		LogRotation:          logRotationDefault,
 		LogFormat:            LogJSON,
 		Metrics:              MetricsBasic,
 		SlowApply:            100 * time.Millisecond,
@@ -216,7 +220,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/peer"
 
 	"github.com/kvorum/kvorum/internal/version"
 	"github.com/kvorum/kvorum/mvcc"
@@ -103,7 +102,7 @@ func filesOpen() int {
 }
 
 // rpcEnded observes what is known only of a whole RPC.
-func (s *Server) rpcEnded(ctx context.Context, method string, request any, took time.Duration, err error) {
+func (s *Server) rpcEnded(ctx context.Context, method string, request, response any, took time.Duration, err error) {
 	m := s.metrics
 	switch r := request.(type) {
 	case *pb.RangeRequest:
@@ -126,21 +125,8 @@ func (s *Server) rpcEnded(ctx context.Context, method string, request any, took 
 		return
 	}
 	if took >= s.cfg.SlowRequest && s.cfg.SlowRequest > 0 {
-		s.slowRequest(ctx, method, took, err)
+		s.slowRequest(ctx, method, request, response, took, err)
 	}
-}
-
-// slowRequest says which request was slow, without its content: that may be
-// secret.
-func (s *Server) slowRequest(ctx context.Context, method string, took time.Duration, err error) {
-	from, outcome := "", "ok"
-	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr.String()
-	}
-	if err != nil {
-		outcome = err.Error()
-	}
-	s.log.Warn("request stats", "method", method, "remote", from, "took", took, "expected-duration", s.cfg.SlowRequest, "outcome", outcome)
 }
 
 // followCompaction measures a compaction until it is done on disk.
@@ -151,6 +137,9 @@ func (s *Server) followCompaction(to mvcc.Revision) {
 		case <-done:
 			s.metrics.Compaction.Observe(float64(time.Since(began).Milliseconds()))
 			s.metrics.CompactedAt.SetToCurrentTime()
+			stats := s.store.Stats()
+			s.log.Info("finished scheduled compaction", "compact-revision", int64(to), "took", time.Since(began),
+				"current-db-size-bytes", stats.SizeBytes, "current-db-size-in-use-bytes", stats.InUseBytes)
 		case <-s.stopping:
 		}
 	})

@@ -129,7 +129,8 @@ func (s *Server) publish(ctx context.Context) error {
 		}}
 		err := s.proposeInternal(ctx, r)
 		if err == nil {
-			s.log.Info("published local member to cluster through raft", "member", fmt.Sprintf("%x", uint64(s.self)), "name", s.cfg.Name)
+			s.log.Info("published local member to cluster through raft", "local-member-id", hexID(uint64(s.self)), "cluster-id", hexID(s.cluster),
+				"local-member-attributes", fmt.Sprintf("{Name:%s ClientURLs:%v}", s.cfg.Name, urlStrings(s.cfg.AdvertiseClientURLs)), "publish-timeout", s.cfg.requestTimeout())
 			return s.serveClients(ctx)
 		}
 		if ctx.Err() != nil || errors.Is(err, api.ErrStopped) {

@@ -119,6 +119,7 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.disk, s.self, s.cluster, s.store, s.machine = disk, disk.self, disk.cluster, disk.store, disk.machine
+	tellRestored(s.log, s.store)
 	s.ids = newIDSource(uint64(s.self), time.Now())
 	s.progress.applied.Store(s.store.Applied().Index)
 	s.snapshotIndex = uint64(disk.start.Snapshot.Index)
@@ -147,7 +148,7 @@ func (s *Server) link() (err error) {
 		ID: raft.MemberID(s.self), ElectionTicks: s.cfg.electionTicks(), HeartbeatTicks: 1,
 		TickEvery: time.Duration(s.cfg.HeartbeatMillis) * time.Millisecond, InitialTicks: s.initialTicks(), PreVote: s.cfg.PreVote,
 		Log: raft.NewDiskLog(s.disk.log, s.snapDir, s.cfg.UnsafeNoFsync), Start: s.disk.start,
-		Transport: s.transport, Snapshots: s, Logger: s.log, Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
+		Transport: s.transport, Snapshots: s, Logger: s.log.With("logger", "raft"), Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
 	})
 	if err != nil {
 		return err
@@ -227,7 +228,7 @@ func (s *Server) Run(ctx context.Context) error {
 // start starts every long-lived goroutine of the member; docs/map.md lists
 // them.
 func (s *Server) start(ctx context.Context, group *errgroup.Group) {
-	a := &applier{Server: s, bootApplied: s.store.Applied().Index}
+	a := &applier{Server: s, bootApplied: s.store.Applied().Index, told: versionsOf(s.machine)}
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal}
 	for _, run := range []func(context.Context) error{
