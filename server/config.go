@@ -90,9 +90,10 @@ type Config struct {
 
 	LogLevel    string
 	LogOutputs  []string
-	LogFormat   string        // LogJSON or LogConsole
-	RotateLogs  bool          // the one file of LogOutputs
-	LogRotation string        // when, as JSON; see logs.Rotation
+	LogFormat   string // LogJSON or LogConsole
+	RotateLogs  bool   // the one file of LogOutputs
+	LogRotation string // when, as JSON; see logs.Rotation
+	Audit       Audit
 	Metrics     string        // MetricsBasic or MetricsExtensive
 	SlowApply   time.Duration // a command or batch that took longer is logged; 0: none
 	SlowRequest time.Duration // a unary request that took longer is logged; 0: none
@@ -158,6 +159,7 @@ func DefaultConfig() Config {
 		LogLevel:             "info",
 		LogOutputs:           []string{logs.Default},
 		LogRotation:          logRotationDefault,
+		Audit:                Audit{Level: AuditMetadata, WhenFull: AuditWait},
 		LogFormat:            LogJSON,
 		Metrics:              MetricsBasic,
 		SlowApply:            100 * time.Millisecond,
@@ -220,7 +222,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs, c.validateAudit} {
 		if err := check(); err != nil {
 			return err
 		}

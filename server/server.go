@@ -45,6 +45,7 @@ type Server struct {
 	node      *raft.Node
 	transport *peer.Transport
 	metrics   *metrics.Set
+	audit     *auditor // nil: off
 	tokens    token.Tokens
 
 	ids      *idSource
@@ -129,6 +130,10 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
 	s.registerMetrics()
+	if err := s.openAudit(); err != nil {
+		disk.close()
+		return err
+	}
 	s.grpc = s.newGRPC()
 	return nil
 }
@@ -208,6 +213,7 @@ func (s *Server) Run(ctx context.Context) error {
 	defer s.cancel(nil)
 	group, gctx := errgroup.WithContext(s.ctx)
 	s.start(gctx, group)
+	stopAudit := s.startAudit()
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -219,6 +225,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	s.background.Wait()
+	stopAudit()
 	if cause := context.Cause(s.ctx); errors.Is(cause, ErrRemoved) {
 		err = cause
 	}
