@@ -56,6 +56,7 @@ func (a *applier) apply(work raft.Apply) error {
 		if now := time.Now(); !r.Skipped {
 			took := now.Sub(before)
 			a.metrics.Applied(r.Op, took, r.Err)
+			a.traceApplied(e, before, now, &r)
 			slow = a.slowEntry(took, e, &r) || slow
 			before = now
 		}

@@ -94,6 +94,7 @@ type Config struct {
 	RotateLogs  bool   // the one file of LogOutputs
 	LogRotation string // when, as JSON; see logs.Rotation
 	Audit       Audit
+	Tracing     Tracing
 	Metrics     string        // MetricsBasic or MetricsExtensive
 	SlowApply   time.Duration // a command or batch that took longer is logged; 0: none
 	SlowRequest time.Duration // a unary request that took longer is logged; 0: none
@@ -160,6 +161,7 @@ func DefaultConfig() Config {
 		LogOutputs:           []string{logs.Default},
 		LogRotation:          logRotationDefault,
 		Audit:                Audit{Level: AuditMetadata, WhenFull: AuditWait},
+		Tracing:              defaultTracing(),
 		LogFormat:            LogJSON,
 		Metrics:              MetricsBasic,
 		SlowApply:            100 * time.Millisecond,
@@ -222,7 +224,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs, c.validateAudit} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs, c.validateAudit, c.validateTracing} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -177,6 +177,7 @@ func defineFlags(fs *flag.FlagSet, c *Config) {
 func observeFlags(fs *flag.FlagSet, c *Config) {
 	logFlags(fs, c)
 	auditFlags(fs, c)
+	traceFlags(fs, c)
 	fs.Var(choiceValue{&c.Metrics, []string{MetricsBasic, MetricsExtensive}}, "metrics", "basic, or extensive for durations of every RPC")
 	fs.DurationVar(&c.SlowApply, "warning-apply-duration", c.SlowApply, "time after which applying is worth a warning")
 	fs.DurationVar(&c.SlowRequest, "warning-unary-request-duration", c.SlowRequest, "time after which a request is worth a warning")

@@ -70,7 +70,7 @@ func (c *Config) idleOptions() (warnings []string) {
 	if !c.RotateLogs && c.LogRotation != logRotationDefault {
 		warnings = append(warnings, "--log-rotation-config-json has no effect without --enable-log-rotation")
 	}
-	return warnings
+	return append(warnings, c.Tracing.idle()...)
 }
 
 // secretFlags are flags whose values must not be logged.

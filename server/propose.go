@@ -47,14 +47,18 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.requestTimeout())
 		defer cancel()
 	}
+	ctx, span := s.tracer.Start(ctx, "propose")
+	span.Int("entry_bytes", size)
 	now := time.Now()
-	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()))
+	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()), span)
 	if err := s.node.Propose(ctx, data); err != nil {
 		err = s.notProposed(id, w, err)
 		s.metrics.Requested(requestName(r), time.Since(now), err)
+		span.End(err)
 		return state.Result{}, err
 	}
 	result, err := s.await(ctx, id, w)
+	span.End(err)
 	name := result.Op
 	if name == "" {
 		name = requestName(r)
@@ -187,6 +191,16 @@ func (s *Server) quorumActive(since time.Time) bool {
 // ReadBarrier implements api.Member: a read-index round, then the applier's
 // progress up to the index that came of it.
 func (s *Server) ReadBarrier(ctx context.Context) error {
+	if s.tracer == nil {
+		return s.readBarrier(ctx)
+	}
+	ctx, span := s.tracer.Start(ctx, "read barrier")
+	err := s.readBarrier(ctx)
+	span.End(err)
+	return err
+}
+
+func (s *Server) readBarrier(ctx context.Context) error {
 	index, err := s.readIndex(ctx)
 	if err != nil {
 		return err

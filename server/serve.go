@@ -199,7 +199,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
 	unary, stream := s.interceptors(api.Guard{Services: services})
-	g := grpc.NewServer(
+	g := grpc.NewServer(append(s.tracer.Options(),
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic}),
@@ -211,7 +211,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.ChainStreamInterceptor(stream...),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
-	)
+	)...)
 	services.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	s.metrics.RPCs.Expect(g.GetServiceInfo())

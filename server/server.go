@@ -24,6 +24,7 @@ import (
 	"github.com/kvorum/kvorum/server/metrics"
 	"github.com/kvorum/kvorum/server/secure"
 	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/trace"
 )
 
 // ErrRemoved: this member was removed from its cluster. Its data directory must
@@ -45,7 +46,8 @@ type Server struct {
 	node      *raft.Node
 	transport *peer.Transport
 	metrics   *metrics.Set
-	audit     *auditor // nil: off
+	audit     *auditor      // nil: off
+	tracer    *trace.Tracer // nil: off
 	tokens    token.Tokens
 
 	ids      *idSource
@@ -130,7 +132,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
 	s.registerMetrics()
-	if err := s.openAudit(); err != nil {
+	if err := errors.Join(s.openAudit(), s.openTracer(ctx)); err != nil {
 		disk.close()
 		return err
 	}
@@ -226,6 +228,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err := group.Wait()
 	s.background.Wait()
 	stopAudit()
+	s.closeTracer()
 	if cause := context.Cause(s.ctx); errors.Is(cause, ErrRemoved) {
 		err = cause
 	}
