@@ -96,6 +96,19 @@ func openDiskReadOnly(path string) (*disk, error) {
 	return &disk{db}, nil
 }
 
+// update runs f in a write transaction, and says how its commit went.
+func (d *disk) update(f func(*bolt.Tx) error, stats *bolt.TxStats) error {
+	var done *bolt.Tx
+	err := d.db.Update(func(tx *bolt.Tx) error {
+		done = tx
+		return f(tx)
+	})
+	if done != nil {
+		*stats = done.Stats()
+	}
+	return err
+}
+
 // read runs f in a read transaction. A file that was replaced meanwhile gives
 // errStale.
 func (d *disk) read(f func(*bolt.Tx) error) (err error) {

@@ -23,9 +23,9 @@ type Options struct {
 	LockTimeout       time.Duration // for the file lock; 0 waits for ever
 	NoSync            bool          // for tests: never fsync
 
-	// Observe, if set, is told how long each commit to the file took. It runs on
-	// the flusher and must not wait.
-	Observe func(commit time.Duration)
+	// Observe, if set, is told how long each step took. It runs on the flusher and
+	// must not wait.
+	Observe func(step Step, took time.Duration)
 }
 
 func (o Options) withDefaults() Options {

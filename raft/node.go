@@ -111,6 +111,7 @@ type Node struct {
 	backlog   atomic.Bool // the disk is behind by WriteBytesMax
 	solo      atomic.Uint64
 	lead      atomic.Uint64
+	beat      heartbeat
 
 	mu      sync.Mutex
 	status  Status
@@ -194,6 +195,7 @@ func (n *Node) loop(ctx context.Context) {
 			n.waiting = n.waiting[1:]
 			continue
 		case <-ticker.C:
+			n.beat.tick(time.Now(), n.cfg.TickEvery, n.core.role == Leader)
 			n.core.tick()
 			n.endTransfers()
 			n.repeatTransfers()

@@ -18,6 +18,9 @@ import (
 // proposals are refused: a queue that only grows helps nobody.
 const applyLagMax = 5000
 
+// slowReadIndexAfter is when a read-index round counts as slow.
+const slowReadIndexAfter = 500 * time.Millisecond
+
 // Propose implements api.Member. r gets its header here and must not be used
 // by the caller afterwards. The header names whoever ctx says has asked, and the
 // machine checks that they may when it applies the command.
@@ -219,7 +222,11 @@ func (s *Server) readIndex(ctx context.Context) (raft.Index, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())
 	defer cancel()
+	began := time.Now()
 	index, err := s.node.ReadIndex(bounded)
+	if time.Since(began) > slowReadIndexAfter {
+		s.slowReadIndexes.Add(1)
+	}
 	switch {
 	case err == nil:
 		return index, nil

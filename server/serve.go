@@ -198,6 +198,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
+	services.ObserveWatches(s.metrics.Watches.Sent)
 	unary, stream := s.interceptors(api.Guard{Services: services})
 	g := grpc.NewServer(append(s.tracer.Options(),
 		grpc.Creds(handshaken{insecure.NewCredentials()}),

@@ -81,6 +81,7 @@ type Server struct {
 	proposalsFailed atomic.Uint64
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
+	slowReadIndexes atomic.Uint64
 	traffic         api.Traffic
 }
 
@@ -188,7 +189,7 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
-		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.Commit,
+		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep,
 	}
 }
 

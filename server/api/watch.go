@@ -173,8 +173,12 @@ func (ws *watchStream) send() error {
 		if err != nil {
 			return err
 		}
+		began := time.Now()
 		if err := ws.sendBatch(b); err != nil {
 			return err
+		}
+		if ws.watched != nil {
+			ws.watched(b.Kind, len(b.Events), time.Since(began))
 		}
 	}
 }
