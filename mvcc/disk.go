@@ -64,6 +64,7 @@ func boltOptions(o Options) *bolt.Options {
 		NoSync:          o.NoSync,
 		NoGrowSync:      o.NoSync,
 		Timeout:         o.LockTimeout,
+		Mlock:           o.LockMemory,
 	}
 }
 
@@ -71,7 +72,7 @@ func boltOptions(o Options) *bolt.Options {
 func openDisk(path string, o Options) (*disk, error) {
 	db, err := bolt.Open(path, 0o600, boltOptions(o))
 	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, fmt.Errorf("open database %s: %w", path, lockError(err, o))
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, b := range allBuckets() {

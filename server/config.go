@@ -57,6 +57,7 @@ type Config struct {
 	BatchInterval      time.Duration
 	BatchLimit         int
 	UnsafeNoFsync      bool
+	MemoryLock         bool // keep the database's pages in RAM
 	CompactionBatch    int
 	CompactionSleep    time.Duration
 	CompactHashes      bool

@@ -222,6 +222,7 @@ func storageFlags(fs *flag.FlagSet, c *Config) {
 	fs.DurationVar(&c.BatchInterval, "backend-batch-interval", c.BatchInterval, "longest time before applied changes are flushed to the database")
 	fs.IntVar(&c.BatchLimit, "backend-batch-limit", c.BatchLimit, "most changes before they are flushed to the database")
 	fs.BoolVar(&c.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: UNSAFE, loses data when the power goes")
+	fs.BoolVar(&c.MemoryLock, "memory-mlock", false, "keep the pages of the database in RAM (mlock); needs a memlock limit above its size")
 	fs.IntVar(&c.CompactionBatch, "compaction-batch-limit", c.CompactionBatch, "revisions removed in one slice of a compaction")
 	fs.DurationVar(&c.CompactionSleep, "compaction-sleep-interval", c.CompactionSleep, "pause between slices of a compaction")
 	fs.Var(choiceValue{&c.AutoCompactionMode, []string{CompactPeriodic, CompactRevision}}, "auto-compaction-mode", "periodic or revision")

@@ -27,7 +27,6 @@ func otherFlags() []otherFlag {
 		{name: "discovery-insecure-skip-tls-verify", normal: "false", isBool: true},
 		{name: "discovery-cert"}, {name: "discovery-key"}, {name: "discovery-cacert"},
 		{name: "discovery-user"}, {name: "discovery-password"}, {name: "discovery-fallback", normal: "exit"},
-		{name: "memory-mlock", normal: "false", isBool: true},
 		{name: "corrupt-check-time", normal: "0s"},
 		{name: "logger", normal: "zap"},
 		{name: "backend-bbolt-freelist-type", normal: "map", meaningless: "the free list is always a map", allowed: oneOf("map", "array")},

@@ -124,6 +124,7 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.disk, s.self, s.cluster, s.store, s.machine = disk, disk.self, disk.cluster, disk.store, disk.machine
 	tellRestored(s.log, s.store)
+	s.warnMemoryLock()
 	s.ids = newIDSource(uint64(s.self), time.Now())
 	s.progress.applied.Store(s.store.Applied().Index)
 	s.snapshotIndex = uint64(disk.start.Snapshot.Index)
@@ -189,7 +190,7 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
-		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep,
+		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep, LockMemory: s.cfg.MemoryLock,
 	}
 }
 
