@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -121,8 +122,8 @@ type auditor struct {
 
 // unary makes the line of a unary request.
 func (a *auditor) unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	began, note := time.Now(), &api.CallerNote{}
-	response, err := next(api.WithCallerNote(ctx, note), r)
+	began, note := time.Now(), api.NoteCaller(ctx)
+	response, err := next(note, r)
 	code := status.Code(err)
 	if a.onlyWrites && !worthAudit(info.FullMethod, r, code) {
 		return response, err
@@ -149,6 +150,10 @@ func operation(method string) string { return method[strings.LastIndexByte(metho
 // wireSize is the size of a message in bytes.
 func wireSize(m any) int {
 	switch m := m.(type) {
+	case *pb.PutRequest: // the most frequent are looked for first
+		return m.SizeVT()
+	case *pb.PutResponse:
+		return m.SizeVT()
 	case interface{ SizeVT() int }:
 		return m.SizeVT()
 	case proto.Message:
@@ -164,9 +169,14 @@ func describeClient(ctx context.Context, line *audit.Record) {
 	if !ok {
 		return
 	}
-	line.Remote, line.CommonName = p.Addr.String(), api.CommonName(ctx)
-	if p.Addr.Network() == gatewayNetwork {
-		line.Remote, line.CommonName = fromGateway(ctx, remoteKey), fromGateway(ctx, commonNameKey)
+	switch addr := p.Addr.(type) {
+	case *net.TCPAddr:
+		line.From, line.CommonName = addr.AddrPort(), api.PeerName(p)
+	default:
+		line.Remote, line.CommonName = addr.String(), api.PeerName(p)
+		if addr.Network() == gatewayNetwork {
+			line.Remote, line.CommonName = fromGateway(ctx, remoteKey), fromGateway(ctx, commonNameKey)
+		}
 	}
 }
 
@@ -221,11 +231,13 @@ func describeRequest(r any, line *audit.Record) {
 
 // describeAnswer adds what only the answer knows.
 func describeAnswer(response any, line *audit.Record) {
-	if r, ok := response.(interface{ GetHeader() *pb.ResponseHeader }); ok {
+	switch r := response.(type) {
+	case *pb.PutResponse:
+		line.Revision = r.Header.GetRevision()
+	case *pb.LeaseGrantResponse:
+		line.Revision, line.Lease = r.Header.GetRevision(), r.ID
+	case interface{ GetHeader() *pb.ResponseHeader }:
 		line.Revision = r.GetHeader().GetRevision()
-	}
-	if r, ok := response.(*pb.LeaseGrantResponse); ok {
-		line.Lease = r.ID
 	}
 }
 
@@ -251,8 +263,7 @@ func worthAudit(method string, r any, code codes.Code) bool {
 // stream makes the lines of a stream: one when it ends, and before that one for
 // each watcher that its client asks for.
 func (a *auditor) stream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	s := &auditedStream{ServerStream: stream, auditor: a, method: info.FullMethod, began: time.Now()}
-	s.ctx = api.WithCallerNote(stream.Context(), &s.note)
+	s := &auditedStream{ServerStream: stream, auditor: a, method: info.FullMethod, began: time.Now(), note: api.NoteCaller(stream.Context())}
 	err := next(srv, s)
 	s.end(err)
 	return err
@@ -265,8 +276,7 @@ type auditedStream struct {
 	*auditor
 	method string
 	began  time.Time
-	ctx    context.Context
-	note   api.CallerNote
+	note   *api.CallerNote
 
 	mu      sync.Mutex
 	first   any // request
@@ -282,7 +292,7 @@ type watchAsked struct {
 }
 
 // Context is grpc.ServerStream's.
-func (s *auditedStream) Context() context.Context { return s.ctx }
+func (s *auditedStream) Context() context.Context { return s.note }
 
 // RecvMsg is grpc.ServerStream's.
 func (s *auditedStream) RecvMsg(m any) error {
@@ -338,7 +348,7 @@ func (s *auditedStream) created(w *pb.WatchResponse, size int) {
 	if w.Canceled {
 		line.Code, line.Error = codes.Canceled.String(), w.CancelReason
 	}
-	describeClient(s.ctx, &line)
+	describeClient(s.note, &line)
 	s.Write(&line)
 }
 
@@ -358,6 +368,6 @@ func (s *auditedStream) end(err error) {
 	if err != nil {
 		line.Error = status.Convert(err).Message()
 	}
-	describeClient(s.ctx, &line)
+	describeClient(s.note, &line)
 	s.Write(&line)
 }

@@ -53,17 +53,26 @@ func CallerOf(ctx context.Context) state.Caller {
 	return c
 }
 
-// CallerNote is where the user of a request is written down for whoever watches
-// it from outside the authoriser: the context that names the caller goes only
-// inwards. The zero value is ready; User may be called from any goroutine.
-type CallerNote struct{ user atomic.Pointer[string] }
+// CallerNote is a request's context in which its user is written down for whoever
+// watches the request from outside the authoriser: the context that names the
+// caller goes only inwards. User may be called from any goroutine.
+type CallerNote struct {
+	context.Context
+	user atomic.Pointer[string]
+}
 
 // noteKey is where a context has its CallerNote.
 type noteKey struct{}
 
-// WithCallerNote is a context whose request's user is written to note.
-func WithCallerNote(ctx context.Context, note *CallerNote) context.Context {
-	return context.WithValue(ctx, noteKey{}, note)
+// NoteCaller makes the context of a request whose user is to be noted.
+func NoteCaller(ctx context.Context) *CallerNote { return &CallerNote{Context: ctx} }
+
+// Value is context.Context's.
+func (n *CallerNote) Value(key any) any {
+	if _, ok := key.(noteKey); ok {
+		return n
+	}
+	return n.Context.Value(key)
 }
 
 // User is who has made the request; "" while that is not known.

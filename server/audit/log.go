@@ -10,8 +10,8 @@ import (
 )
 
 const (
-	// queueBytesMax is how much may wait to be written.
-	queueBytesMax = 8 << 20
+	// queueBytesDefault is how much may wait to be written.
+	queueBytesDefault = 8 << 20
 	// gatherFor is how long the writer waits for more lines: one write of many
 	// costs hardly more than one of one.
 	gatherFor = 10 * time.Millisecond
@@ -23,6 +23,8 @@ type Options struct {
 	// DropWhenFull: a line that finds the queue full is dropped and counted.
 	// Otherwise whoever writes it waits.
 	DropWhenFull bool
+	// QueueBytes is how much may wait to be written; 0 is 8 MiB.
+	QueueBytes int
 	// Log is told when lines begin to be lost and when they no longer are.
 	Log *slog.Logger
 }
@@ -50,6 +52,9 @@ type Log struct {
 
 // New makes a log.
 func New(o Options) *Log {
+	if o.QueueBytes == 0 {
+		o.QueueBytes = queueBytesDefault
+	}
 	l := &Log{o: o, wake: make(chan struct{}, 1), hurry: make(chan struct{}, 1)}
 	l.lines.New = func() any { b := make([]byte, 0, 512); return &b }
 	l.room = sync.NewCond(&l.mu)
@@ -82,7 +87,7 @@ func (l *Log) Write(r *Record) {
 func (l *Log) put(line []byte) (first, half bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for !l.stopped && len(l.queue) > 0 && len(l.queue)+len(line) > queueBytesMax {
+	for !l.stopped && len(l.queue) > 0 && len(l.queue)+len(line) > l.o.QueueBytes {
 		if l.o.DropWhenFull {
 			l.dropped.Add(1)
 			return false, false
@@ -96,7 +101,7 @@ func (l *Log) put(line []byte) (first, half bool) {
 	before := len(l.queue)
 	l.queue = append(l.queue, line...)
 	l.queued++
-	return before == 0, before < queueBytesMax/2 && len(l.queue) >= queueBytesMax/2
+	return before == 0, before < l.o.QueueBytes/2 && len(l.queue) >= l.o.QueueBytes/2
 }
 
 func poke(c chan struct{}) {

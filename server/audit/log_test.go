@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -69,6 +70,7 @@ func TestEveryLineIsWritten(t *testing.T) {
 		writers.Wait()
 		synctest.Wait()
 		time.Sleep(2 * gatherFor)
+		synctest.Wait()
 		if n := len(f.lines()); n != 4*each || f.writes > 3 {
 			t.Errorf("%d lines in %d writes", n, f.writes)
 		}
@@ -93,16 +95,17 @@ func TestEveryLineIsWritten(t *testing.T) {
 // If this fails, a slow disk makes the member's memory grow without bound, or
 // lines vanish that nobody counts.
 func TestFullQueue(t *testing.T) {
+	const queueBytes = 128 << 10
 	for _, drop := range []bool{false, true} {
 		synctest.Test(t, func(t *testing.T) {
 			f := &file{gate: make(chan struct{})}
-			l := New(Options{Out: f, DropWhenFull: drop, Log: slog.New(slog.DiscardHandler)})
+			l := New(Options{Out: f, DropWhenFull: drop, QueueBytes: queueBytes, Log: slog.New(slog.DiscardHandler)})
 			ctx, cancel := context.WithCancel(t.Context())
 			var running sync.WaitGroup
 			running.Go(func() { l.Run(ctx) })
 			line := put(1)
 			line.Key = bytes.Repeat([]byte("k"), keyBytesMax)
-			const count = 3 * queueBytesMax / keyBytesMax
+			const count = 3 * queueBytes / keyBytesMax
 			written := 0
 			running.Go(func() {
 				for written = range count {
@@ -110,7 +113,7 @@ func TestFullQueue(t *testing.T) {
 				}
 			})
 			synctest.Wait()
-			if held := len(l.queue) + cap(l.spare); held > 3*queueBytesMax {
+			if held := len(l.queue) + cap(l.spare); held > 3*queueBytes {
 				t.Errorf("drop %t: %d bytes are held", drop, held)
 			}
 			if stuck := written < count-1; stuck == drop {
@@ -139,6 +142,7 @@ func TestFailingFile(t *testing.T) {
 		for range 3 {
 			l.Write(put(1))
 			time.Sleep(2 * gatherFor)
+			synctest.Wait()
 		}
 		if l.Lost() != 3 || strings.Count(said.String(), "no space") != 1 {
 			t.Errorf("lost %d of 3; said %s", l.Lost(), said)
@@ -148,6 +152,7 @@ func TestFailingFile(t *testing.T) {
 		f.mu.Unlock()
 		l.Write(put(7))
 		time.Sleep(2 * gatherFor)
+		synctest.Wait()
 		lines := f.lines()
 		if last := lines[len(lines)-1]; !json.Valid([]byte(last)) || !strings.Contains(last, `"key":"7"`) || !strings.Contains(said.String(), "written again") {
 			t.Errorf("after the disk had room: %q; said %s", last, said)
@@ -176,6 +181,8 @@ func TestLine(t *testing.T) {
 		{Record{Key: bytes.Repeat([]byte("k"), 1000)}, strings.Repeat("k", keyBytesMax) + `","key_bytes":1000`},
 		{Record{Error: "a\xff" + strings.Repeat("x", 5000)}, `"error":"a` + "\uFFFD" + `xxx`},
 		{Record{OfWatch: true}, `"watch_id":0`},
+		{Record{From: netip.MustParseAddrPort("[::ffff:10.0.0.1]:5")}, `"remote":"10.0.0.1:5"`},
+		{Record{From: netip.MustParseAddrPort("[fe80::1]:5")}, `"remote":"[fe80::1]:5"`},
 	} {
 		got := c.record.append(nil)
 		if !json.Valid(got) || !strings.Contains(string(got), c.want) || len(got) > 3000 {
@@ -220,7 +227,7 @@ func BenchmarkWrite(b *testing.B) {
 	var running sync.WaitGroup
 	running.Go(func() { l.Run(ctx) })
 	r := put(1)
-	r.User, r.Remote = "alice", "10.0.0.1:57098"
+	r.User, r.From = "alice", netip.MustParseAddrPort("10.0.0.1:57098")
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Write(r)

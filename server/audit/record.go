@@ -2,6 +2,7 @@ package audit
 
 import (
 	"encoding/base64"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -24,7 +25,8 @@ const (
 type Record struct {
 	Time       time.Time
 	User       string // "" when auth is off or nobody is logged in
-	Remote     string // address of the client
+	Remote     string // address of the client, or
+	From       netip.AddrPort
 	CommonName string // in its verified certificate
 	Operation  string // such as KV/Put
 	Detail     string // what no other field says of the request
@@ -47,10 +49,14 @@ type Record struct {
 // append appends the record as a line.
 func (r *Record) append(b []byte) []byte {
 	b = append(b, `{"time":"`...)
-	b = r.Time.UTC().AppendFormat(b, "2006-01-02T15:04:05.000000Z")
+	b = r.Time.UTC().Truncate(time.Microsecond).AppendFormat(b, time.RFC3339Nano) // the one that is fast
 	b = append(b, '"')
 	b = appendText(b, "user", r.User)
 	b = appendText(b, "remote", r.Remote)
+	if r.From.IsValid() {
+		b = append(appendName(b, "remote"), '"')
+		b = append(netip.AddrPortFrom(r.From.Addr().Unmap(), r.From.Port()).AppendTo(b), '"')
+	}
 	b = appendText(b, "cn", r.CommonName)
 	b = appendText(b, "op", r.Operation)
 	b = appendText(b, "detail", r.Detail)
