@@ -229,6 +229,7 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 		return fmt.Errorf("load installed snapshot %d: %w", meta.Index, err)
 	}
 	a.metrics.ClusterVersion(clusterVersionLabel(a.machine.ClusterVersion()))
+	a.tellVersions()
 	// The entries that ended some of them were not seen.
 	a.tokens.Follow(state.TokenChange{Kind: state.EveryTokensVoid})
 	a.snapshotIndex = uint64(meta.Index)

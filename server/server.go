@@ -215,6 +215,7 @@ func (s *Server) localPeerURLs() []string {
 func (s *Server) Run(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	defer s.cancel(nil)
+	defer s.closeTracer() // last: it may wait for the collector
 	group, gctx := errgroup.WithContext(s.ctx)
 	s.start(gctx, group)
 	stopAudit := s.startAudit()
@@ -230,7 +231,6 @@ func (s *Server) Run(ctx context.Context) error {
 	err := group.Wait()
 	s.background.Wait()
 	stopAudit()
-	s.closeTracer()
 	if cause := context.Cause(s.ctx); errors.Is(cause, ErrRemoved) {
 		err = cause
 	}

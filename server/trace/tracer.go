@@ -31,6 +31,8 @@ const (
 	batchSpansMax = 512
 	sendEvery     = time.Second
 	sendTimeout   = 5 * time.Second
+	// deadCloseMax is how long a stop waits for a collector that did not answer.
+	deadCloseMax = 100 * time.Millisecond
 )
 
 // Options of a tracer.
@@ -58,6 +60,7 @@ func (o Options) Check() error {
 // Tracer makes spans. All methods may be called from any goroutine, and on nil.
 type Tracer struct {
 	provider *sdk.TracerProvider
+	exporter *quietExporter
 	tracer   otel.Tracer
 }
 
@@ -77,13 +80,14 @@ func New(ctx context.Context, o Options) (*Tracer, error) {
 	if o.SendEvery == 0 {
 		o.SendEvery = sendEvery
 	}
+	quiet := &quietExporter{SpanExporter: exporter, log: o.Log, to: o.Address}
 	provider := sdk.NewTracerProvider(
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(float64(o.Rate)/RateMax))),
 		sdk.WithResource(resource.NewSchemaless(attributes...)),
-		sdk.WithBatcher(&quietExporter{SpanExporter: exporter, log: o.Log, to: o.Address}, sdk.WithBatchTimeout(o.SendEvery),
+		sdk.WithBatcher(quiet, sdk.WithBatchTimeout(o.SendEvery),
 			sdk.WithMaxQueueSize(queueSpansMax), sdk.WithMaxExportBatchSize(batchSpansMax), sdk.WithExportTimeout(sendTimeout)),
 	)
-	return &Tracer{provider: provider, tracer: provider.Tracer("github.com/kvorum/kvorum")}, nil
+	return &Tracer{provider: provider, exporter: quiet, tracer: provider.Tracer("github.com/kvorum/kvorum")}, nil
 }
 
 // Options makes a gRPC server trace its requests, but for health checks.
@@ -140,11 +144,18 @@ func (t *Tracer) Past(within Span, name string, from, to time.Time, index uint64
 	span.End(otel.WithTimestamp(to))
 }
 
-// Close sends what is left, as long as ctx lasts.
+// Close sends what is left, as long as ctx lasts; a collector that is known to be
+// dead is not waited for.
 func (t *Tracer) Close(ctx context.Context) {
-	if t != nil {
-		_ = t.provider.Shutdown(ctx) // what cannot be sent is lost
+	if t == nil {
+		return
 	}
+	if t.exporter.failing.Load() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, deadCloseMax)
+		defer cancel()
+	}
+	_ = t.provider.Shutdown(ctx) // what cannot be sent is lost
 }
 
 // quietExporter tells once that the collector cannot be reached, and once that
