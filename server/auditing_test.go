@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -31,6 +33,7 @@ type auditLine struct {
 func auditLines(t *testing.T, path string) (lines []auditLine, text string) {
 	t.Helper()
 	text = string(must[[]byte](t)(os.ReadFile(path)))
+	text = text[:strings.LastIndexByte(text, '\n')+1] // the rest is being written
 	for line := range strings.Lines(text) {
 		var l auditLine
 		if err := json.Unmarshal([]byte(line), &l); err != nil {
@@ -171,5 +174,32 @@ func TestAuditFlags(t *testing.T) {
 	cfg.ListenPeerURLs, cfg.ListenClientURLs = mustURLs("http://127.0.0.1:0"), mustURLs("http://127.0.0.1:0")
 	if _, err := New(t.Context(), cfg, slog.New(slog.DiscardHandler)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an audit log in a folder that does not exist: %v", err)
+	}
+}
+
+// If this fails, the audit log does not say by whose certificate someone came in.
+func TestAuditLogNamesCertificates(t *testing.T) {
+	path, c := filepath.Join(t.TempDir(), "audit"), newCerts(t)
+	m := startTLSMember(t, func(cfg *Config) { cfg.ClientTLS, cfg.BcryptCost, cfg.Audit.To = c.mutual(), 4, path })
+	ctx, cancel := context.WithTimeout(t.Context(), testTimeout)
+	defer cancel()
+	root := newClient(t, c.dialer("root", c.ca, c.ca), m.testEndpoint())
+	enableFor(ctx, t, root, "alice", "a")
+	if err := putOver(ctx, newClient(t, c.dialer("alice", c.ca, c.ca), m.testEndpoint()), "a"); err != nil {
+		t.Fatal(err)
+	}
+	ticker, deadline := time.NewTicker(10*time.Millisecond), time.Now().Add(testWait)
+	defer ticker.Stop()
+	for {
+		lines, text := auditLines(t, path)
+		if slices.ContainsFunc(lines, func(l auditLine) bool {
+			return l.Op == "KV/Put" && l.User == "alice" && l.CN == "alice" && l.Code == "OK"
+		}) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no line of alice's put in\n%s", text)
+		}
+		<-ticker.C
 	}
 }

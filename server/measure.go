@@ -198,13 +198,15 @@ func (c peerCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, value, values...)
 	}
+	const known = "etcd_network_known_peers"
+	emit(known, "Members known.", prometheus.GaugeValue, 1, "Local", self, "Remote", self) // etcd counts the member itself
 	for _, p := range c.s.transport.Stats() {
 		id, active := strconv.FormatUint(p.ID, 16), 0.0
 		if p.Active {
 			active = 1
 		}
 		emit("etcd_network_active_peers", "Whether a member is connected.", prometheus.GaugeValue, active, "Local", self, "Remote", id)
-		emit("etcd_network_known_peers", "Members known.", prometheus.GaugeValue, 1, "Local", self, "Remote", id)
+		emit(known, "Members known.", prometheus.GaugeValue, 1, "Local", self, "Remote", id)
 		emit("etcd_network_disconnected_peers_total", "Times that a member was lost.", prometheus.CounterValue, float64(p.Disconnected), "Local", self, "Remote", id)
 		emit("etcd_network_peer_sent_bytes_total", "Bytes sent to a member.", prometheus.CounterValue, float64(p.SentBytes), "To", id)
 		emit("etcd_network_peer_received_bytes_total", "Bytes received from a member.", prometheus.CounterValue, float64(p.ReceivedBytes), "From", id)

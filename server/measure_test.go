@@ -173,6 +173,9 @@ func compatPage(rows []wantedMetric) string {
 func TestMetricsMove(t *testing.T) {
 	m := startMember(t, nil)
 	before := m.scrape()
+	if self := hexID(uint64(m.self)); valueOf(before, "etcd_network_known_peers", "Local="+self+" Remote="+self) != 1 {
+		t.Error("a member does not know itself")
+	}
 	if before["grpc_server_handling_seconds"] != nil {
 		t.Error("the basic metrics have durations of RPCs")
 	}
