@@ -102,20 +102,29 @@ func promWords() []string {
 	return []string{"sum", "count", "max", "rate", "increase", "histogram_quantile", "predict_linear", "min_over_time", "floor", "vector"}
 }
 
-// parseQuery finds the names in an expression, and what is wrong with it.
-func parseQuery(expr string) (named, error) {
-	n := named{metrics: map[string][]string{}}
+// promTokens cuts an expression into its words and signs.
+func promTokens(expr string) (tokens []string, err error) {
 	token := regexp.MustCompile(`^(\s+|"[^"]*"|\[\d+[smhd]\]|\d+(\.\d+)?|[a-zA-Z_:][a-zA-Z0-9_:]*|=~|!~|!=|==|<=|>=|[-+*/(){},<>=])`)
-	var tokens []string
 	for rest := expr; rest != ""; {
 		text := token.FindString(rest)
 		if text == "" {
-			return n, fmt.Errorf("cannot read %.20q", rest)
+			return nil, fmt.Errorf("cannot read %.20q", rest)
 		}
 		if rest = rest[len(text):]; strings.TrimSpace(text) != "" {
 			tokens = append(tokens, text)
 		}
 	}
+	return tokens, nil
+}
+
+// parseQuery finds the names in an expression, and what is wrong with it.
+func parseQuery(expr string) (named, error) {
+	n := named{metrics: map[string][]string{}}
+	tokens, err := promTokens(expr)
+	if err != nil {
+		return n, err
+	}
+	isWord := regexp.MustCompile(`^[a-zA-Z_:]`)
 	var open []string // brackets
 	last := ""        // metric
 	for i, text := range tokens {
@@ -123,7 +132,7 @@ func parseQuery(expr string) (named, error) {
 		if i+1 < len(tokens) {
 			next = tokens[i+1]
 		}
-		word := regexp.MustCompile(`^[a-zA-Z_:]`).MatchString(text)
+		word := isWord.MatchString(text)
 		inner := ""
 		if len(open) > 0 {
 			inner = open[len(open)-1]
