@@ -162,12 +162,12 @@ func TestDeadCollector(t *testing.T) {
 		Address: l.Addr().String(), Rate: trace.RateMax, Log: slog.New(slog.NewTextHandler(said, nil)), SendEvery: time.Millisecond,
 	}))
 	began := time.Now()
-	for range 100_000 { // many queues full
+	for range 20_000 { // several queues full
 		_, span := tracer.Start(t.Context(), "x")
 		span.End(nil)
 	}
 	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("100000 spans took %v", took)
+		t.Errorf("20000 spans took %v", took)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
