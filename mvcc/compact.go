@@ -3,6 +3,7 @@ package mvcc
 import (
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/kvorum/kvorum/internal/crash"
 	bolt "go.etcd.io/bbolt"
@@ -65,10 +66,14 @@ func (s *Store) compactSlice() (more bool, err error) {
 			return false, s.fail(fmt.Errorf("hash at compaction to revision %d: %w", target, err))
 		}
 	}
+	began := time.Now()
 	drops, last := s.trimIndex(target)
+	s.observe(StepCompactIndex, began)
+	began = time.Now()
 	if err := s.removeRecords(drops, target, last); err != nil {
 		return false, s.fail(fmt.Errorf("compact to revision %d: %w", target, err))
 	}
+	s.observe(StepCompactFile, began)
 	s.counts.compacted.Add(int64(len(drops)))
 	if last {
 		s.finishCompaction(target)

@@ -64,6 +64,7 @@ func boltOptions(o Options) *bolt.Options {
 		NoSync:          o.NoSync,
 		NoGrowSync:      o.NoSync,
 		Timeout:         o.LockTimeout,
+		Mlock:           o.LockMemory,
 	}
 }
 
@@ -71,7 +72,7 @@ func boltOptions(o Options) *bolt.Options {
 func openDisk(path string, o Options) (*disk, error) {
 	db, err := bolt.Open(path, 0o600, boltOptions(o))
 	if err != nil {
-		return nil, fmt.Errorf("open database %s: %w", path, err)
+		return nil, fmt.Errorf("open database %s: %w", path, lockError(err, o))
 	}
 	err = db.Update(func(tx *bolt.Tx) error {
 		for _, b := range allBuckets() {
@@ -94,6 +95,19 @@ func openDiskReadOnly(path string) (*disk, error) {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
 	return &disk{db}, nil
+}
+
+// update runs f in a write transaction, and says how its commit went.
+func (d *disk) update(f func(*bolt.Tx) error, stats *bolt.TxStats) error {
+	var done *bolt.Tx
+	err := d.db.Update(func(tx *bolt.Tx) error {
+		done = tx
+		return f(tx)
+	})
+	if done != nil {
+		*stats = done.Stats()
+	}
+	return err
 }
 
 // read runs f in a read transaction. A file that was replaced meanwhile gives

@@ -20,6 +20,8 @@ var (
 	ErrWatchStreamClosed = errors.New("mvcc: watch stream is closed")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("mvcc: store is closed")
+	// ErrLockMemory says that the process may not keep the file in RAM: give it a memlock limit above the file's size, or do without.
+	ErrLockMemory = errors.New("mvcc: memory cannot be locked")
 	// ErrCorrupt says that the file contradicts itself: restore the member from another one.
 	ErrCorrupt = errors.New("mvcc: database is corrupt")
 )

@@ -84,16 +84,15 @@ func (s *Store) flush() error {
 	}
 	crash.Here("mvcc/before-flush")
 	began := time.Now()
-	if err := d.db.Update(b.write); err != nil {
+	var stats bolt.TxStats
+	if err := d.update(b.write, &stats); err != nil {
 		return s.fail(fmt.Errorf("flush to entry %d: %w", b.applied.Index, err))
 	}
 	crash.Here("mvcc/after-flush")
 	took := time.Since(began)
 	s.flusher.lastFlush = took
 	s.counts.flushed(b.to-b.from, took)
-	if s.opts.Observe != nil {
-		s.opts.Observe(took)
-	}
+	s.observeCommit(took, stats)
 	if s.flusher.copying {
 		s.flusher.copied = append(s.flusher.copied, b.others...)
 	}

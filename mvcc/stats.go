@@ -9,7 +9,7 @@ import (
 type counters struct {
 	puts, deletes, ranges, txns atomic.Int64
 	flushes, flushedRecords     atomic.Int64
-	flushNanos                  atomic.Int64
+	flushNanos, putBytes        atomic.Int64
 	compacted, compactTouched   atomic.Int64
 }
 
@@ -35,6 +35,7 @@ type Stats struct {
 	Flushed          Applied
 
 	Puts, Deletes, Ranges, Txns int64
+	PutBytes                    int64 // of the keys and values put
 	Flushes, FlushedRecords     int64
 	FlushTime                   time.Duration // all flushes together
 	CompactedRevisions          int64
@@ -58,6 +59,7 @@ func (s *Store) Stats() Stats {
 	st.SizeBytes, st.InUseBytes, st.OpenReads = d.size()
 	c := &s.counts
 	st.Puts, st.Deletes, st.Ranges, st.Txns = c.puts.Load(), c.deletes.Load(), c.ranges.Load(), c.txns.Load()
+	st.PutBytes = c.putBytes.Load()
 	st.Flushes, st.FlushedRecords = c.flushes.Load(), c.flushedRecords.Load()
 	st.FlushTime = time.Duration(c.flushNanos.Load())
 	st.CompactedRevisions = c.compacted.Load()

@@ -22,10 +22,11 @@ type Options struct {
 	MmapBytes         int64         // address space reserved for the file; 10 GiB
 	LockTimeout       time.Duration // for the file lock; 0 waits for ever
 	NoSync            bool          // for tests: never fsync
+	LockMemory        bool          // keep the file's pages in RAM (mlock); ErrLockMemory if that is not permitted
 
-	// Observe, if set, is told how long each commit to the file took. It runs on
-	// the flusher and must not wait.
-	Observe func(commit time.Duration)
+	// Observe, if set, is told how long each step took. It runs on the flusher and
+	// must not wait.
+	Observe func(step Step, took time.Duration)
 }
 
 func (o Options) withDefaults() Options {

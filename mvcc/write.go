@@ -87,6 +87,7 @@ func (w *Writer) put(r *pb.PutRequest) (*pb.PutResponse, error) {
 		lease = old.lease
 	}
 	w.store(old, r.Key, value, lease)
+	s.counts.putBytes.Add(int64(len(r.Key) + len(value)))
 	a.header.Revision = int64(w.main)
 	return &a.resp, nil
 }

@@ -43,7 +43,7 @@ func (d *DiskLog) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
 
 // WriteSnapFile implements Log.
 func (d *DiskLog) WriteSnapFile(s *raftpb.Snapshot) error {
-	return wal.WriteSnapFile(d.fs, d.snapDir, s)
+	return d.log.WriteSnapFile(d.fs, d.snapDir, s)
 }
 
 // Sync implements Log.

@@ -22,6 +22,26 @@ func warningLevel(format string) slog.Level {
 	return slog.LevelWarn
 }
 
+// logLeader logs a change of the leader in the words that tools look for in the
+// log of etcd; the attributes say the same.
+func (n *Node) logLeader(old MemberID) {
+	c := n.core
+	if old == c.lead {
+		return
+	}
+	what := fmt.Sprintf("raft.node: %s elected leader %s at term %d", hex(c.id), hex(c.lead), c.term)
+	switch {
+	case c.lead == 0:
+		what = fmt.Sprintf("raft.node: %s lost leader %s at term %d", hex(c.id), hex(old), c.term)
+	case old != 0:
+		what = fmt.Sprintf("raft.node: %s changed leader from %s to %s at term %d", hex(c.id), hex(old), hex(c.lead), c.term)
+	}
+	if c.lead == c.id {
+		n.logger.Info(fmt.Sprintf("%s became leader at term %d", hex(c.id), c.term))
+	}
+	n.logger.Info(what, "member", hex(c.id), "leader", hex(c.lead), "term", c.term, "commit", c.commit, "role", c.role)
+}
+
 func (l libraryLogger) log(level slog.Level, v []any) {
 	if ctx := context.Background(); l.to.Enabled(ctx, level) {
 		l.to.Log(ctx, level, fmt.Sprint(v...))

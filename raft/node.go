@@ -111,6 +111,7 @@ type Node struct {
 	backlog   atomic.Bool // the disk is behind by WriteBytesMax
 	solo      atomic.Uint64
 	lead      atomic.Uint64
+	beat      heartbeat
 
 	mu      sync.Mutex
 	status  Status
@@ -194,6 +195,7 @@ func (n *Node) loop(ctx context.Context) {
 			n.waiting = n.waiting[1:]
 			continue
 		case <-ticker.C:
+			n.beat.tick(time.Now(), n.cfg.TickEvery, n.core.role == Leader)
 			n.core.tick()
 			n.endTransfers()
 			n.repeatTransfers()
@@ -326,13 +328,11 @@ func (n *Node) publish(leaderChanged bool) {
 	if !leaderChanged {
 		return
 	}
-	n.lead.Store(uint64(c.lead))
+	n.logLeader(MemberID(n.lead.Swap(uint64(c.lead))))
 	n.mu.Lock()
 	close(n.changed)
 	n.changed = make(chan struct{})
 	n.mu.Unlock()
-	n.logger.Info("leader changed", "member", hex(c.id), "leader", hex(c.lead),
-		"term", c.term, "commit", c.commit, "role", c.role)
 }
 
 // Propose queues a command; it returns once queued, and the command has taken

@@ -22,6 +22,7 @@ type applier struct {
 	// Entries up to here were in the database at start. Raft was started with
 	// the membership as of here, so it does not hear of their changes again.
 	bootApplied uint64
+	told        versionsTold
 }
 
 // run applies until ctx ends or the state is beyond help.
@@ -45,6 +46,7 @@ func (a *applier) apply(work raft.Apply) error {
 	}
 	began := time.Now()
 	a.results = a.results[:0]
+	slow := false
 	last, before := work.Entries[len(work.Entries)-1], began
 	for _, e := range work.Entries {
 		r, err := a.applyEntry(e)
@@ -52,7 +54,10 @@ func (a *applier) apply(work raft.Apply) error {
 			return fmt.Errorf("apply entry %d: %w", e.Index, err)
 		}
 		if now := time.Now(); !r.Skipped {
-			a.metrics.Applied(r.Op, now.Sub(before), r.Err)
+			took := now.Sub(before)
+			a.metrics.Applied(r.Op, took, r.Err)
+			a.traceApplied(e, before, now, &r)
+			slow = a.slowEntry(took, e, &r) || slow
 			before = now
 		}
 		a.results = append(a.results, r)
@@ -64,18 +69,11 @@ func (a *applier) apply(work raft.Apply) error {
 		a.finish(&a.results[i])
 	}
 	clear(a.results)
-	a.slowApply(time.Since(began), work)
+	if !slow {
+		a.slowBatch(time.Since(began), work)
+	}
 	a.offerSnapshot(last)
 	return nil
-}
-
-func (a *applier) slowApply(took time.Duration, work raft.Apply) {
-	if took < a.cfg.SlowApply {
-		return
-	}
-	a.slowApplies.Add(1)
-	a.log.Warn("apply request took too long", "took", took, "expected-duration", a.cfg.SlowApply,
-		"entries", len(work.Entries), "first-index", uint64(work.Entries[0].Index))
 }
 
 func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
@@ -136,7 +134,7 @@ func (a *applier) finish(r *state.Result) {
 		a.followMember(*r.Member)
 	}
 	if r.ClusterVersion != "" {
-		a.log.Info("set cluster version", "cluster-version", r.ClusterVersion)
+		a.tellVersions()
 		a.metrics.ClusterVersion(clusterVersionLabel(r.ClusterVersion))
 	}
 	if r.CompactTo != 0 {
@@ -231,6 +229,7 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 		return fmt.Errorf("load installed snapshot %d: %w", meta.Index, err)
 	}
 	a.metrics.ClusterVersion(clusterVersionLabel(a.machine.ClusterVersion()))
+	a.tellVersions()
 	// The entries that ended some of them were not seen.
 	a.tokens.Follow(state.TokenChange{Kind: state.EveryTokensVoid})
 	a.snapshotIndex = uint64(meta.Index)

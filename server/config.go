@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/server/api/token"
+	"github.com/kvorum/kvorum/server/logs"
 )
 
 // Limits that a configuration must respect.
@@ -56,6 +57,7 @@ type Config struct {
 	BatchInterval      time.Duration
 	BatchLimit         int
 	UnsafeNoFsync      bool
+	MemoryLock         bool // keep the database's pages in RAM
 	CompactionBatch    int
 	CompactionSleep    time.Duration
 	CompactHashes      bool
@@ -89,10 +91,14 @@ type Config struct {
 
 	LogLevel    string
 	LogOutputs  []string
-	LogFormat   string        // LogJSON or LogConsole
+	LogFormat   string // LogJSON or LogConsole
+	RotateLogs  bool   // the one file of LogOutputs
+	LogRotation string // when, as JSON; see logs.Rotation
+	Audit       Audit
+	Tracing     Tracing
 	Metrics     string        // MetricsBasic or MetricsExtensive
-	SlowApply   time.Duration // a batch that took longer is logged
-	SlowRequest time.Duration // a unary request that took longer is logged
+	SlowApply   time.Duration // a command or batch that took longer is logged; 0: none
+	SlowRequest time.Duration // a unary request that took longer is logged; 0: none
 }
 
 // The values of InitialClusterState and AutoCompactionMode.
@@ -105,8 +111,8 @@ const (
 
 // The values of LogFormat and Metrics.
 const (
-	LogJSON          = "json"
-	LogConsole       = "console"
+	LogJSON          = logs.JSON
+	LogConsole       = logs.Console
 	MetricsBasic     = "basic"
 	MetricsExtensive = "extensive"
 )
@@ -153,7 +159,10 @@ func DefaultConfig() Config {
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
-		LogOutputs:           []string{"default"},
+		LogOutputs:           []string{logs.Default},
+		LogRotation:          logRotationDefault,
+		Audit:                Audit{Level: AuditMetadata, WhenFull: AuditWait},
+		Tracing:              defaultTracing(),
 		LogFormat:            LogJSON,
 		Metrics:              MetricsBasic,
 		SlowApply:            100 * time.Millisecond,
@@ -216,7 +225,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs, c.validateAudit, c.validateTracing} {
 		if err := check(); err != nil {
 			return err
 		}

@@ -4,14 +4,11 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net/url"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // ErrUsage marks an error in how the flags were written; the usage has already
@@ -56,12 +53,13 @@ func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	return r, r.Config.complete(fs)
 }
 
-// warnLimits tells of values that work but are not wise.
+// warnLimits tells of values that work but are not wise, or change nothing.
 func (r *FlagResult) warnLimits() {
 	const recommended = 10 << 20
 	if n := r.Config.MaxRequestBytes; n > recommended {
 		r.Warn = append(r.Warn, fmt.Sprintf("exceeded recommended request limit: --max-request-bytes=%d, recommended are at most %d", n, recommended))
 	}
+	r.Warn = append(r.Warn, r.Config.idleOptions()...)
 }
 
 func (r *FlagResult) readEnvironment(fs *flag.FlagSet, environ []string) error {
@@ -177,7 +175,9 @@ func defineFlags(fs *flag.FlagSet, c *Config) {
 }
 
 func observeFlags(fs *flag.FlagSet, c *Config) {
-	fs.Var(choiceValue{&c.LogFormat, []string{LogJSON, LogConsole}}, "log-format", "json, or console for reading by people")
+	logFlags(fs, c)
+	auditFlags(fs, c)
+	traceFlags(fs, c)
 	fs.Var(choiceValue{&c.Metrics, []string{MetricsBasic, MetricsExtensive}}, "metrics", "basic, or extensive for durations of every RPC")
 	fs.DurationVar(&c.SlowApply, "warning-apply-duration", c.SlowApply, "time after which applying is worth a warning")
 	fs.DurationVar(&c.SlowRequest, "warning-unary-request-duration", c.SlowRequest, "time after which a request is worth a warning")
@@ -199,11 +199,6 @@ func memberFlags(fs *flag.FlagSet, c *Config) {
 	fs.BoolVar(&c.PreVote, "pre-vote", c.PreVote, "ask whether an election can be won before starting it")
 	fs.DurationVar(&c.RaftReadTimeout, "raft-read-timeout", c.RaftReadTimeout, "read timeout of a connection to a member")
 	fs.DurationVar(&c.RaftWriteTimeout, "raft-write-timeout", c.RaftWriteTimeout, "write timeout of a connection to a member")
-	fs.Var(choiceValue{&c.LogLevel, []string{"debug", "info", "warn", "error", logPanic, logFatal}}, "log-level", "least level to log: debug, info, warn, error, panic, fatal")
-	fs.Func("log-outputs", "stderr, stdout or file names, by commas (default stderr)", func(s string) error {
-		c.LogOutputs = strings.Split(s, ",")
-		return nil
-	})
 	fs.BoolVar(&c.EnablePprof, "enable-pprof", false, "serve /debug/pprof on the client URLs")
 }
 
@@ -227,6 +222,7 @@ func storageFlags(fs *flag.FlagSet, c *Config) {
 	fs.DurationVar(&c.BatchInterval, "backend-batch-interval", c.BatchInterval, "longest time before applied changes are flushed to the database")
 	fs.IntVar(&c.BatchLimit, "backend-batch-limit", c.BatchLimit, "most changes before they are flushed to the database")
 	fs.BoolVar(&c.UnsafeNoFsync, "unsafe-no-fsync", false, "do not wait for the disk: UNSAFE, loses data when the power goes")
+	fs.BoolVar(&c.MemoryLock, "memory-mlock", false, "keep the pages of the database in RAM (mlock); needs a memlock limit above its size")
 	fs.IntVar(&c.CompactionBatch, "compaction-batch-limit", c.CompactionBatch, "revisions removed in one slice of a compaction")
 	fs.DurationVar(&c.CompactionSleep, "compaction-sleep-interval", c.CompactionSleep, "pause between slices of a compaction")
 	fs.Var(choiceValue{&c.AutoCompactionMode, []string{CompactPeriodic, CompactRevision}}, "auto-compaction-mode", "periodic or revision")
@@ -290,85 +286,4 @@ func authFlags(fs *flag.FlagSet, c *Config) {
 func printUsage(out io.Writer, fs *flag.FlagSet) {
 	fmt.Fprintln(out, "Usage:\n\n  kvorum [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
 	fs.PrintDefaults()
-}
-
-// Logger makes the logger that the configuration asks for: one JSON object per
-// line with etcd's keys (level, ts, caller, msg).
-func (c *Config) Logger() (*slog.Logger, error) {
-	level, err := c.logLevel()
-	if err != nil {
-		return nil, fmt.Errorf("--log-level: %w", err)
-	}
-	var outs []io.Writer
-	for _, o := range c.LogOutputs {
-		switch o {
-		case "default", "stderr":
-			outs = append(outs, os.Stderr)
-		case "stdout":
-			outs = append(outs, os.Stdout)
-		case "systemd/journal":
-			return nil, fmt.Errorf("--log-outputs: %s is not supported by this version; use default: systemd keeps what goes to stderr", o)
-		default:
-			f, err := os.OpenFile(o, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-			if err != nil {
-				return nil, fmt.Errorf("--log-outputs: %w", err)
-			}
-			outs = append(outs, f)
-		}
-	}
-	if c.LogFormat == LogConsole {
-		return slog.New(slog.NewTextHandler(io.MultiWriter(outs...), logOptions(level))), nil
-	}
-	return newLogger(io.MultiWriter(outs...), level), nil
-}
-
-// The levels of etcd at which this server never logs.
-const (
-	logPanic = "panic"
-	logFatal = "fatal"
-)
-
-func (c *Config) logLevel() (level slog.Level, err error) {
-	if c.LogLevel == logPanic || c.LogLevel == logFatal {
-		return slog.LevelError + 4, nil
-	}
-	return level, level.UnmarshalText([]byte(c.LogLevel))
-}
-
-func newLogger(out io.Writer, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(out, logOptions(level)))
-}
-
-func logOptions(level slog.Level) *slog.HandlerOptions {
-	return &slog.HandlerOptions{AddSource: true, Level: level, ReplaceAttr: logAttr}
-}
-
-// logAttr renames slog's keys to those that tools written for etcd parse.
-func logAttr(groups []string, a slog.Attr) slog.Attr {
-	if len(groups) > 0 {
-		return a
-	}
-	switch a.Key {
-	case slog.TimeKey:
-		return slog.String("ts", a.Value.Time().UTC().Format("2006-01-02T15:04:05.000000Z0700"))
-	case slog.LevelKey:
-		return slog.String("level", strings.ToLower(a.Value.String()))
-	case slog.SourceKey:
-		if src, ok := a.Value.Any().(*slog.Source); ok {
-			return slog.String("caller", shortSource(src))
-		}
-	}
-	if d, ok := a.Value.Any().(time.Duration); ok {
-		return slog.String(a.Key, d.String())
-	}
-	return a
-}
-
-// shortSource is folder/file.go:line.
-func shortSource(src *slog.Source) string {
-	parts := strings.Split(src.File, "/")
-	if len(parts) > 2 {
-		parts = parts[len(parts)-2:]
-	}
-	return fmt.Sprintf("%s:%d", strings.Join(parts, "/"), src.Line)
 }

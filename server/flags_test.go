@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"errors"
+	"github.com/kvorum/kvorum/server/logs"
 	"os"
 	"strings"
 	"testing"
@@ -126,7 +127,7 @@ func TestRetention(t *testing.T) {
 func TestLogLines(t *testing.T) {
 	var out bytes.Buffer
 	cfg := DefaultConfig()
-	newLogger(&out, 0).Info("hello", "name", cfg.Name, "took", time.Second)
+	logs.New(&out, 0).Info("hello", "name", cfg.Name, "took", time.Second)
 	line := out.String()
 	for _, want := range []string{`"level":"info"`, `"ts":"20`, `"caller":"server/flags_test.go:`, `"msg":"hello"`, `"took":"1s"`} {
 		if !strings.Contains(line, want) {

@@ -41,7 +41,7 @@ func TestEveryFlagOfEtcdIsKnown(t *testing.T) {
 func TestFlagsWithoutEffect(t *testing.T) {
 	others := map[string]string{
 		"backend-bbolt-freelist-type": "array", "bootstrap-defrag-threshold-megabytes": "100",
-		"log-rotation-config-json": `{"maxsize": 1}`, "compact-hash-check-time": "5m", "downgrade-check-time": "1s",
+		"compact-hash-check-time": "5m", "downgrade-check-time": "1s",
 		"v2-deprecation": "gone", "enable-grpc-gateway": "false",
 	}
 	for _, f := range otherFlags() {
@@ -130,7 +130,7 @@ func TestPortsAreShared(t *testing.T) {
 
 // If this fails, the log is not in the form that an operator chose.
 func TestLogFormats(t *testing.T) {
-	for format, begins := range map[string]string{LogJSON: "{", LogConsole: "ts="} {
+	for format, begins := range map[string]string{LogJSON: `{"level":"warn"`, LogConsole: "20"} {
 		path := filepath.Join(t.TempDir(), "log")
 		r, err := ParseFlags([]string{"--log-format", format, "--log-outputs", path, "--log-level", "warn"}, nil, io.Discard)
 		if err != nil {
@@ -155,9 +155,16 @@ func TestLogFormats(t *testing.T) {
 			t.Errorf("--log-level=%s: %v, errors logged: want %t", level, err, logged)
 		}
 	}
-	c := DefaultConfig()
-	c.LogOutputs = []string{"systemd/journal"}
-	if _, err := c.Logger(); err == nil {
-		t.Error("systemd/journal was taken for a file")
+	for _, wrong := range [][]string{
+		{"--enable-log-rotation"}, {"--enable-log-rotation", "--log-outputs", "a,b"}, {"--log-outputs", "default,a"},
+		{"--enable-log-rotation", "--log-outputs", "a", "--log-rotation-config-json", "x"},
+	} {
+		if _, err := ParseFlags(wrong, nil, io.Discard); err == nil || !strings.Contains(err.Error(), "log") {
+			t.Errorf("%q: %v", wrong, err)
+		}
+	}
+	r, err := ParseFlags([]string{"--log-rotation-config-json", `{"maxsize": 1}`}, nil, io.Discard)
+	if err != nil || len(r.Warn) != 1 || !strings.Contains(r.Warn[0], "no effect without --enable-log-rotation") {
+		t.Errorf("rotation that is not switched on: %v, %q", err, r.Warn)
 	}
 }

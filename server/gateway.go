@@ -66,6 +66,9 @@ func (s *Server) gatewayHandler(conn grpc.ClientConnInterface) http.Handler {
 			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
 			return
 		}
+		if s.audit != nil {
+			tellGateway(r)
+		}
 		g.ServeHTTP(w, r)
 	})
 }

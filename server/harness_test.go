@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server/logs"
 )
 
 // testWait bounds every wait of a test.
@@ -43,7 +44,11 @@ func startMember(t *testing.T, change func(*Config)) *testMember {
 		change(&cfg)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*testWait)
-	s, err := New(ctx, cfg, slog.New(slog.NewJSONHandler(io.Discard, nil)))
+	log := slog.New(slog.NewJSONHandler(io.Discard, nil))
+	if cfg.LogOutputs[0] != logs.Default {
+		log = must[*slog.Logger](t)(cfg.Logger())
+	}
+	s, err := New(ctx, cfg, log)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/kvorum/kvorum/internal/version"
+	"github.com/kvorum/kvorum/server/logs"
 )
 
 // Exit codes of the process.
@@ -35,7 +36,7 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	}
 	log, logErr := flags.Config.Logger()
 	if logErr != nil {
-		fmt.Fprintln(stderr, logErr)
+		logs.New(stderr, slog.LevelInfo).Warn("failed to verify flags", "error", logErr.Error())
 		return exitFailed
 	}
 	if err != nil {
@@ -45,15 +46,15 @@ func Main(args, environ []string, stdout, stderr io.Writer) int {
 	for _, w := range flags.Warn {
 		log.Warn(w)
 	}
-	log.Info(logMainLine, "args", args)
+	log.Info(logMainLine, "args", withoutSecrets(args))
 	return runUntilSignal(flags.Config, log)
 }
 
 func runUntilSignal(cfg Config, log *slog.Logger) int {
 	ctx, die := signalContext(log)
 	defer die()
-	log.Info("starting", "kvorum-version", version.Kvorum, "api-version", version.API, "commit", version.Commit(),
-		"go-version", runtime.Version(), "name", cfg.Name, "data-dir", cfg.DataDir,
+	log.Info("starting an etcd server", "etcd-version", version.API, "kvorum-version", version.Kvorum, "git-sha", version.Commit(),
+		"go-version", runtime.Version(), "go-os", runtime.GOOS, "go-arch", runtime.GOARCH, "name", cfg.Name, "data-dir", cfg.DataDir,
 		"listen-client-urls", urlStrings(cfg.ListenClientURLs), "listen-peer-urls", urlStrings(cfg.ListenPeerURLs),
 		"advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs), "initial-cluster", cfg.InitialCluster,
 		"heartbeat-interval", cfg.HeartbeatMillis, "election-timeout", cfg.ElectionMillis,
@@ -63,11 +64,14 @@ func runUntilSignal(cfg Config, log *slog.Logger) int {
 		log.Error("discovery failed", "error", err.Error())
 		return exitFailed
 	}
+	who := []any{"name", cfg.Name, "data-dir", cfg.DataDir, "advertise-peer-urls", urlStrings(cfg.AdvertisePeerURLs), "advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs)}
+	stop := context.AfterFunc(ctx, func() { log.Info("closing etcd server", who...) })
+	defer stop()
 	if err := s.Run(ctx); err != nil {
 		log.Error("stopped", "error", err.Error())
 		return exitFailed
 	}
-	log.Info("closed etcd server", "name", cfg.Name, "data-dir", cfg.DataDir)
+	log.Info("closed etcd server", who...)
 	return exitOK
 }
 

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc/peer"
 
 	"github.com/kvorum/kvorum/internal/version"
 	"github.com/kvorum/kvorum/mvcc"
@@ -41,6 +40,8 @@ func (s *Server) registerMetrics() {
 	m.Gauge("etcd_server_proposals_pending", "Proposals in flight.", func() float64 { return float64(s.waiters.len()) })
 	m.Counter("etcd_server_proposals_failed_total", "Proposals that failed or timed out.", func() float64 { return float64(s.proposalsFailed.Load()) })
 	m.Counter("etcd_server_read_indexes_failed_total", "Read-index rounds that failed.", func() float64 { return float64(s.readIndexFailed.Load()) })
+	m.Counter("etcd_server_slow_read_indexes_total", "Read-index rounds that took more than half a second, or failed after it.", func() float64 { return float64(s.slowReadIndexes.Load()) })
+	m.Counter("etcd_server_heartbeat_send_failures_total", "Heartbeats that this member as the leader sent late.", func() float64 { return float64(s.node.LateHeartbeats()) })
 	m.Counter("etcd_server_slow_apply_total", "Batches that took long to apply.", func() float64 { return float64(s.slowApplies.Load()) })
 	m.Gauge("etcd_server_quota_backend_bytes", "The quota of the database in bytes.", func() float64 { return float64(s.cfg.quotaBytes()) })
 	s.registerStoreMetrics()
@@ -103,7 +104,7 @@ func filesOpen() int {
 }
 
 // rpcEnded observes what is known only of a whole RPC.
-func (s *Server) rpcEnded(ctx context.Context, method string, request any, took time.Duration, err error) {
+func (s *Server) rpcEnded(ctx context.Context, method string, request, response any, took time.Duration, err error) {
 	m := s.metrics
 	switch r := request.(type) {
 	case *pb.RangeRequest:
@@ -126,21 +127,8 @@ func (s *Server) rpcEnded(ctx context.Context, method string, request any, took 
 		return
 	}
 	if took >= s.cfg.SlowRequest && s.cfg.SlowRequest > 0 {
-		s.slowRequest(ctx, method, took, err)
+		s.slowRequest(ctx, method, request, response, took, err)
 	}
-}
-
-// slowRequest says which request was slow, without its content: that may be
-// secret.
-func (s *Server) slowRequest(ctx context.Context, method string, took time.Duration, err error) {
-	from, outcome := "", "ok"
-	if p, ok := peer.FromContext(ctx); ok {
-		from = p.Addr.String()
-	}
-	if err != nil {
-		outcome = err.Error()
-	}
-	s.log.Warn("request stats", "method", method, "remote", from, "took", took, "expected-duration", s.cfg.SlowRequest, "outcome", outcome)
 }
 
 // followCompaction measures a compaction until it is done on disk.
@@ -151,6 +139,9 @@ func (s *Server) followCompaction(to mvcc.Revision) {
 		case <-done:
 			s.metrics.Compaction.Observe(float64(time.Since(began).Milliseconds()))
 			s.metrics.CompactedAt.SetToCurrentTime()
+			stats := s.store.Stats()
+			s.log.Info("finished scheduled compaction", "compact-revision", int64(to), "took", time.Since(began),
+				"current-db-size-bytes", stats.SizeBytes, "current-db-size-in-use-bytes", stats.InUseBytes)
 		case <-s.stopping:
 		}
 	})
@@ -175,6 +166,7 @@ func (s *Server) registerStoreMetrics() {
 	m.Gauge("etcd_mvcc_db_total_size_in_bytes", "Bytes of the database file.", func() float64 { return float64(s.store.Stats().SizeBytes) })
 	m.Gauge("etcd_mvcc_db_total_size_in_use_in_bytes", "Bytes of the database file in use.", func() float64 { return float64(s.store.Stats().InUseBytes) })
 	m.Gauge("etcd_mvcc_db_open_read_transactions", "Open reads of the database file.", func() float64 { return float64(s.store.Stats().OpenReads) })
+	m.Gauge("etcd_debugging_mvcc_total_put_size_in_bytes", "Bytes of keys and values in the puts seen by this member.", func() float64 { return float64(s.store.Stats().PutBytes) })
 	m.Counter("etcd_mvcc_put_total", "Puts seen by this member.", func() float64 { return float64(s.store.Stats().Puts) })
 	m.Counter("etcd_mvcc_delete_total", "Deletes seen by this member.", func() float64 { return float64(s.store.Stats().Deletes) })
 	m.Counter("etcd_mvcc_range_total", "Ranges seen by this member.", func() float64 { return float64(s.store.Stats().Ranges) })
@@ -206,17 +198,21 @@ func (c peerCollector) Collect(out chan<- prometheus.Metric) {
 		}
 		out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help, names, nil), kind, value, values...)
 	}
+	const known = "etcd_network_known_peers"
+	emit(known, "Members known.", prometheus.GaugeValue, 1, "Local", self, "Remote", self) // etcd counts the member itself
 	for _, p := range c.s.transport.Stats() {
 		id, active := strconv.FormatUint(p.ID, 16), 0.0
 		if p.Active {
 			active = 1
 		}
 		emit("etcd_network_active_peers", "Whether a member is connected.", prometheus.GaugeValue, active, "Local", self, "Remote", id)
-		emit("etcd_network_known_peers", "Members known.", prometheus.GaugeValue, 1, "Local", self, "Remote", id)
+		emit(known, "Members known.", prometheus.GaugeValue, 1, "Local", self, "Remote", id)
 		emit("etcd_network_disconnected_peers_total", "Times that a member was lost.", prometheus.CounterValue, float64(p.Disconnected), "Local", self, "Remote", id)
 		emit("etcd_network_peer_sent_bytes_total", "Bytes sent to a member.", prometheus.CounterValue, float64(p.SentBytes), "To", id)
 		emit("etcd_network_peer_received_bytes_total", "Bytes received from a member.", prometheus.CounterValue, float64(p.ReceivedBytes), "From", id)
 		emit("etcd_network_peer_sent_failures_total", "Messages to a member that were lost.", prometheus.CounterValue, float64(p.SendFailures), "To", id)
+		emit("etcd_network_snapshot_send_inflights_total", "Snapshots being sent to a member.", prometheus.GaugeValue, float64(p.SnapshotsSending), "To", id)
+		emit("etcd_network_snapshot_receive_inflights_total", "Snapshots being received from a member.", prometheus.GaugeValue, float64(p.SnapshotsBeingReceived), "From", id)
 		emit("etcd_network_peer_received_failures_total", "Messages of a member that were not taken.", prometheus.CounterValue, float64(p.ReceiveFailures), "From", id)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/trace"
 )
 
 const (
@@ -169,7 +170,7 @@ func (s *Server) changeMembers(ctx context.Context, cc raft.ConfChange) error {
 	defer cancel()
 	cc.ID = s.ids.next()
 	now := time.Now()
-	w := s.waiters.add(cc.ID, now, now.Add(s.cfg.requestTimeout()))
+	w := s.waiters.add(cc.ID, now, now.Add(s.cfg.requestTimeout()), trace.Span{})
 	if err := s.node.ProposeConfChange(ctx, cc); err != nil {
 		return s.notProposed(cc.ID, w, err)
 	}

@@ -18,6 +18,9 @@ import (
 // proposals are refused: a queue that only grows helps nobody.
 const applyLagMax = 5000
 
+// slowReadIndexAfter is when a read-index round counts as slow.
+const slowReadIndexAfter = 500 * time.Millisecond
+
 // Propose implements api.Member. r gets its header here and must not be used
 // by the caller afterwards. The header names whoever ctx says has asked, and the
 // machine checks that they may when it applies the command.
@@ -47,14 +50,18 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.requestTimeout())
 		defer cancel()
 	}
+	ctx, span := s.tracer.Start(ctx, "propose")
+	span.Int("entry_bytes", size)
 	now := time.Now()
-	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()))
+	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()), span)
 	if err := s.node.Propose(ctx, data); err != nil {
 		err = s.notProposed(id, w, err)
 		s.metrics.Requested(requestName(r), time.Since(now), err)
+		span.End(err)
 		return state.Result{}, err
 	}
 	result, err := s.await(ctx, id, w)
+	span.End(err)
 	name := result.Op
 	if name == "" {
 		name = requestName(r)
@@ -187,6 +194,16 @@ func (s *Server) quorumActive(since time.Time) bool {
 // ReadBarrier implements api.Member: a read-index round, then the applier's
 // progress up to the index that came of it.
 func (s *Server) ReadBarrier(ctx context.Context) error {
+	if s.tracer == nil {
+		return s.readBarrier(ctx)
+	}
+	ctx, span := s.tracer.Start(ctx, "read barrier")
+	err := s.readBarrier(ctx)
+	span.End(err)
+	return err
+}
+
+func (s *Server) readBarrier(ctx context.Context) error {
 	index, err := s.readIndex(ctx)
 	if err != nil {
 		return err
@@ -205,7 +222,11 @@ func (s *Server) readIndex(ctx context.Context) (raft.Index, error) {
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout())
 	defer cancel()
+	began := time.Now()
 	index, err := s.node.ReadIndex(bounded)
+	if time.Since(began) > slowReadIndexAfter {
+		s.slowReadIndexes.Add(1)
+	}
 	switch {
 	case err == nil:
 		return index, nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -129,7 +130,8 @@ func (s *Server) publish(ctx context.Context) error {
 		}}
 		err := s.proposeInternal(ctx, r)
 		if err == nil {
-			s.log.Info("published local member to cluster through raft", "member", fmt.Sprintf("%x", uint64(s.self)), "name", s.cfg.Name)
+			s.log.Info("published local member to cluster through raft", "local-member-id", hexID(uint64(s.self)), "cluster-id", hexID(s.cluster),
+				"local-member-attributes", fmt.Sprintf("{Name:%s ClientURLs:%v}", s.cfg.Name, urlStrings(s.cfg.AdvertiseClientURLs)), "publish-timeout", s.cfg.requestTimeout())
 			return s.serveClients(ctx)
 		}
 		if ctx.Err() != nil || errors.Is(err, api.ErrStopped) {
@@ -196,8 +198,9 @@ func (s *Server) newGRPC() *grpc.Server {
 		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
-	guard := api.Guard{Services: services}
-	g := grpc.NewServer(
+	services.ObserveWatches(s.metrics.Watches.Sent)
+	unary, stream := s.interceptors(api.Guard{Services: services})
+	g := grpc.NewServer(append(s.tracer.Options(),
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),
 		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic}),
@@ -205,15 +208,26 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
 		grpc.MaxConcurrentStreams(s.cfg.MaxConcurrentStreams),
-		grpc.ChainUnaryInterceptor(s.metrics.RPCs.Unary, guard.Unary),
-		grpc.ChainStreamInterceptor(s.metrics.RPCs.Stream, guard.Stream),
+		grpc.ChainUnaryInterceptor(unary...),
+		grpc.ChainStreamInterceptor(stream...),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
-	)
+	)...)
 	services.Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
 	s.metrics.RPCs.Expect(g.GetServiceInfo())
 	return g
+}
+
+// interceptors are what every request passes, the outermost first.
+func (s *Server) interceptors(guard api.Guard) ([]grpc.UnaryServerInterceptor, []grpc.StreamServerInterceptor) {
+	unary := []grpc.UnaryServerInterceptor{s.metrics.RPCs.Unary, guard.Unary}
+	stream := []grpc.StreamServerInterceptor{s.metrics.RPCs.Stream, guard.Stream}
+	if s.audit != nil {
+		unary = slices.Insert(unary, 1, s.audit.unary)
+		stream = slices.Insert(stream, 1, s.audit.stream)
+	}
+	return unary, stream
 }
 
 // runVersions decides, on the leader, the version that all members understand:

@@ -24,6 +24,7 @@ import (
 	"github.com/kvorum/kvorum/server/metrics"
 	"github.com/kvorum/kvorum/server/secure"
 	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/trace"
 )
 
 // ErrRemoved: this member was removed from its cluster. Its data directory must
@@ -45,6 +46,8 @@ type Server struct {
 	node      *raft.Node
 	transport *peer.Transport
 	metrics   *metrics.Set
+	audit     *auditor      // nil: off
+	tracer    *trace.Tracer // nil: off
 	tokens    token.Tokens
 
 	ids      *idSource
@@ -78,6 +81,7 @@ type Server struct {
 	proposalsFailed atomic.Uint64
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
+	slowReadIndexes atomic.Uint64
 	traffic         api.Traffic
 }
 
@@ -119,6 +123,8 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.disk, s.self, s.cluster, s.store, s.machine = disk, disk.self, disk.cluster, disk.store, disk.machine
+	tellRestored(s.log, s.store)
+	s.warnMemoryLock()
 	s.ids = newIDSource(uint64(s.self), time.Now())
 	s.progress.applied.Store(s.store.Applied().Index)
 	s.snapshotIndex = uint64(disk.start.Snapshot.Index)
@@ -128,6 +134,10 @@ func (s *Server) open(ctx context.Context) error {
 	}
 	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
 	s.registerMetrics()
+	if err := errors.Join(s.openAudit(), s.openTracer(ctx)); err != nil {
+		disk.close()
+		return err
+	}
 	s.grpc = s.newGRPC()
 	return nil
 }
@@ -147,7 +157,7 @@ func (s *Server) link() (err error) {
 		ID: raft.MemberID(s.self), ElectionTicks: s.cfg.electionTicks(), HeartbeatTicks: 1,
 		TickEvery: time.Duration(s.cfg.HeartbeatMillis) * time.Millisecond, InitialTicks: s.initialTicks(), PreVote: s.cfg.PreVote,
 		Log: raft.NewDiskLog(s.disk.log, s.snapDir, s.cfg.UnsafeNoFsync), Start: s.disk.start,
-		Transport: s.transport, Snapshots: s, Logger: s.log, Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
+		Transport: s.transport, Snapshots: s, Logger: s.log.With("logger", "raft"), Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
 	})
 	if err != nil {
 		return err
@@ -180,7 +190,7 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
-		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.Commit,
+		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep, LockMemory: s.cfg.MemoryLock,
 	}
 }
 
@@ -205,8 +215,10 @@ func (s *Server) localPeerURLs() []string {
 func (s *Server) Run(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithCancelCause(context.Background())
 	defer s.cancel(nil)
+	defer s.closeTracer() // last: it may wait for the collector
 	group, gctx := errgroup.WithContext(s.ctx)
 	s.start(gctx, group)
+	stopAudit := s.startAudit()
 	group.Go(func() error {
 		select {
 		case <-ctx.Done():
@@ -218,6 +230,7 @@ func (s *Server) Run(ctx context.Context) error {
 	})
 	err := group.Wait()
 	s.background.Wait()
+	stopAudit()
 	if cause := context.Cause(s.ctx); errors.Is(cause, ErrRemoved) {
 		err = cause
 	}
@@ -227,7 +240,7 @@ func (s *Server) Run(ctx context.Context) error {
 // start starts every long-lived goroutine of the member; docs/map.md lists
 // them.
 func (s *Server) start(ctx context.Context, group *errgroup.Group) {
-	a := &applier{Server: s, bootApplied: s.store.Applied().Index}
+	a := &applier{Server: s, bootApplied: s.store.Applied().Index, told: versionsOf(s.machine)}
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal}
 	for _, run := range []func(context.Context) error{

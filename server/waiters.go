@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/trace"
 )
 
 // waiterShards keeps proposers on different cores from meeting on one lock.
@@ -28,6 +29,7 @@ type waiter struct {
 	done    chan state.Result
 	since   time.Time
 	expires time.Time
+	span    trace.Span // none when tracing is off
 }
 
 func newWaiters() *waiters {
@@ -42,14 +44,25 @@ func (w *waiters) shard(id uint64) *waiterShard { return &w.shards[id%waiterShar
 
 // add registers a proposal. The caller must take it back with put when it has
 // received from done, or with remove.
-func (w *waiters) add(id uint64, now, expires time.Time) *waiter {
+func (w *waiters) add(id uint64, now, expires time.Time, span trace.Span) *waiter {
 	e := w.pool.Get().(*waiter)
-	e.since, e.expires = now, expires
+	e.since, e.expires, e.span = now, expires, span
 	s := w.shard(id)
 	s.mu.Lock()
 	s.m[id] = e
 	s.mu.Unlock()
 	return e
+}
+
+// span is what a proposal in flight is traced by.
+func (w *waiters) span(id uint64) trace.Span {
+	s := w.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e := s.m[id]; e != nil {
+		return e.span
+	}
+	return trace.Span{}
 }
 
 func (w *waiters) take(id uint64) *waiter {

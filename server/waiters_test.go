@@ -9,6 +9,7 @@ import (
 
 	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/trace"
 )
 
 // If this fails, a client waits for ever, or gets the answer of another.
@@ -16,7 +17,7 @@ func TestWaiterGetsItsOwnResultOnce(t *testing.T) {
 	w := newWaiters()
 	var clients sync.WaitGroup
 	for id := uint64(1); id <= 1000; id++ {
-		e := w.add(id, second(0), second(10))
+		e := w.add(id, second(0), second(10), trace.Span{})
 		clients.Go(func() {
 			if r := <-e.done; r.RequestID != id {
 				t.Errorf("waiter %d got the result of %d", id, r.RequestID)
@@ -41,7 +42,7 @@ func TestWaiterGetsItsOwnResultOnce(t *testing.T) {
 // in time is reported as timed out.
 func TestExpiry(t *testing.T) {
 	w := newWaiters()
-	late, early := w.add(1, second(0), second(7)), w.add(2, second(0), second(9))
+	late, early := w.add(1, second(0), second(7), trace.Span{}), w.add(2, second(0), second(9), trace.Span{})
 	w.expire(second(8), func(since time.Time) error {
 		if since != second(0) {
 			t.Errorf("since %v", since)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -78,7 +79,7 @@ func (e *env) electionAfter(killed time.Time, left []*process.Member, marks map[
 	until(e.t, "a new leader", waitMax, func() error {
 		for _, m := range left {
 			for _, l := range logged(m, marks[m]) {
-				if l.Msg == "leader changed" && l.Leader != "" && l.Leader != "0" && l.At.After(killed) && (first.IsZero() || l.At.Before(first)) {
+				if strings.HasPrefix(l.Msg, "raft.node:") && l.Leader != "" && l.Leader != "0" && l.At.After(killed) && (first.IsZero() || l.At.Before(first)) {
 					first = l.At
 				}
 			}

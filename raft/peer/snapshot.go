@@ -269,7 +269,7 @@ func (t *Transport) endSnapshot(from uint64, bytesIn int, err error) {
 // takeSnapshot makes the database durable and hands it over. status is for the
 // answer when err is not nil.
 func (t *Transport) takeSnapshot(ctx context.Context, m *raftpb.Message, body timedBody) (status int, n int64, err error) {
-	path, n, err := saveDB(t.cfg.SnapDir, snapshotIndex(m), body)
+	path, n, err := t.saveDB(snapshotIndex(m), body)
 	body.done()
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
@@ -285,7 +285,8 @@ func (t *Transport) takeSnapshot(ctx context.Context, m *raftpb.Message, body ti
 
 // saveDB writes a database beside its final name, makes it durable, and gives
 // it that name. A partial file is deleted.
-func saveDB(dir string, index uint64, from io.Reader) (path string, n int64, err error) {
+func (t *Transport) saveDB(index uint64, from io.Reader) (path string, n int64, err error) {
+	began, dir := time.Now(), t.cfg.SnapDir
 	f, err := os.CreateTemp(dir, "tmp*") // mode 0600
 	if err != nil {
 		return "", 0, fmt.Errorf("create temporary file: %w", err)
@@ -300,9 +301,11 @@ func saveDB(dir string, index uint64, from io.Reader) (path string, n int64, err
 		return "", n, fmt.Errorf("write database: %w", err)
 	}
 	crash.Here("peer/before-snapshot-sync")
+	syncing := time.Now()
 	if err = f.Sync(); err != nil {
 		return "", n, fmt.Errorf("sync database: %w", err)
 	}
+	synced := time.Since(syncing)
 	if err = f.Close(); err != nil {
 		return "", n, fmt.Errorf("close database: %w", err)
 	}
@@ -314,6 +317,9 @@ func saveDB(dir string, index uint64, from io.Reader) (path string, n int64, err
 	crash.Here("peer/before-snapshot-dir-sync")
 	if err = syncDir(dir); err != nil {
 		return "", n, err
+	}
+	if t.cfg.Observer != nil {
+		t.cfg.Observer.SnapshotSaved(time.Since(began), synced)
 	}
 	return path, n, nil
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
@@ -56,7 +57,8 @@ func files(t *testing.T, dir string) []string {
 // A follower that is far behind gets its whole state this way; one wrong byte
 // would make it differ for ever.
 func TestSnapshotOf50MB(t *testing.T) {
-	a, b := serve(t, 1, nil), serve(t, 2, nil)
+	saves := make(saveObserver, 1)
+	a, b := serve(t, 1, nil), serve(t, 2, func(c *Config) { c.Observer = saves })
 	join(t, a, b)
 	db := randomBytes(50 << 20)
 	src := &source{Reader: bytes.NewReader(db)}
@@ -83,6 +85,9 @@ func TestSnapshotOf50MB(t *testing.T) {
 	eventually(t, "the source is closed once", func() bool { return src.closed.Load() == 1 })
 	if s := a.Stats()[0]; s.SnapshotsSent != 1 || s.SnapshotsSending != 0 || s.SentBytes < 50<<20 {
 		t.Errorf("%+v", s)
+	}
+	if times := next(t, saves, "times"); times.total <= times.sync || times.sync <= 0 {
+		t.Errorf("saving took %v, its sync %v", times.total, times.sync)
 	}
 	if s := b.Stats()[0]; s.SnapshotsReceived != 1 || s.SnapshotsBeingReceived != 0 || s.ReceivedBytes < 50<<20 {
 		t.Errorf("%+v", s)
@@ -255,4 +260,14 @@ func TestStopWhileReceiving(t *testing.T) {
 	if err := a.Run(context.Background()); !errors.Is(err, ErrStopped) {
 		t.Errorf("Run again: %v", err)
 	}
+}
+
+// saveObserver is told how long saving took.
+type saveObserver chan struct{ total, sync time.Duration }
+
+func (o saveObserver) RoundTrip(uint64, time.Duration)              {}
+func (o saveObserver) SnapshotSend(uint64, time.Duration, error)    {}
+func (o saveObserver) SnapshotReceive(uint64, time.Duration, error) {}
+func (o saveObserver) SnapshotSaved(total, sync time.Duration) {
+	o <- struct{ total, sync time.Duration }{total, sync}
 }

@@ -86,6 +86,9 @@ type Observer interface {
 	// SnapshotSend and SnapshotReceive are told when a transfer has ended.
 	SnapshotSend(to uint64, d time.Duration, err error)
 	SnapshotReceive(from uint64, d time.Duration, err error)
+	// SnapshotSaved is told how long a received database took to come and to be
+	// made durable, and how long its sync took of that.
+	SnapshotSaved(total, sync time.Duration)
 }
 
 // Errors that tell why a member does not talk to us, or we not to it.

@@ -376,6 +376,7 @@ type rttObserver struct{ n atomic.Int64 }
 func (o *rttObserver) RoundTrip(uint64, time.Duration)              { o.n.Add(1) }
 func (o *rttObserver) SnapshotSend(uint64, time.Duration, error)    {}
 func (o *rttObserver) SnapshotReceive(uint64, time.Duration, error) {}
+func (o *rttObserver) SnapshotSaved(_, _ time.Duration)             {}
 
 // A member that hangs (SIGSTOP, a cut cable) must be noticed after the read
 // timeout, and dialed again, but not faster than every 100 ms.

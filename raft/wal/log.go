@@ -67,7 +67,11 @@ type Step string
 const (
 	StepWrite Step = "write" // one batch given to the kernel
 	StepSync  Step = "sync"  // one fdatasync
-	StepCut   Step = "cut"   // one new segment
+	// Of a .snap file: encoding it, its sync, and all of it.
+	StepSnapEncode Step = "encode snapshot"
+	StepSnapSync   Step = "sync snapshot"
+	StepSnapSave   Step = "save snapshot"
+	StepCut        Step = "cut" // one new segment
 )
 
 // observer measures steps; its zero value measures nothing.
@@ -177,7 +181,7 @@ func Exists(fs FS, dir string) bool {
 func (l *Log) SetSegmentSize(bytes int64) { l.segmentBytes = bytes }
 
 // Observe makes the log report how long each step took; seen runs on the
-// owner's goroutine. Call it before the first Append.
+// owner's goroutine, and for .snap files on that of whoever saves one. Call it before the first Append.
 func (l *Log) Observe(now func() time.Time, seen func(Step, time.Duration)) {
 	l.observe = observer{now, seen}
 }

@@ -21,14 +21,28 @@ func SnapFileName(index, term uint64) string { return fmt.Sprintf("%016x-%016x.s
 // WriteSnapFile makes s durable in dir as a .snap file. s.Data should be that of
 // [LegacyTree], which etcd 3.6 and 3.5 read after a downgrade; nobody else does.
 func WriteSnapFile(fs FS, dir string, s *raftpb.Snapshot) error {
+	return writeSnapFile(fs, dir, s, observer{})
+}
+
+// WriteSnapFile is the function of this name, with its steps reported. It may be
+// called from any goroutine.
+func (l *Log) WriteSnapFile(fs FS, dir string, s *raftpb.Snapshot) error {
+	return writeSnapFile(fs, dir, s, l.observe)
+}
+
+func writeSnapFile(fs FS, dir string, s *raftpb.Snapshot, o observer) error {
+	from := o.start()
 	name := SnapFileName(s.GetMetadata().GetIndex(), s.GetMetadata().GetTerm())
 	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(s)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	if err := writeWhole(fs, dir, name, encodeSnapFile(data)); err != nil {
+	file := encodeSnapFile(data)
+	o.end(StepSnapEncode, from)
+	if err := writeWhole(fs, dir, name, file, o); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
+	o.end(StepSnapSave, from)
 	return nil
 }
 
@@ -41,7 +55,7 @@ func encodeSnapFile(data []byte) []byte {
 
 // writeWhole makes a file that appears whole or not at all. The name it has
 // until then begins with tmp, so [CleanSnapDir] removes what a crash leaves.
-func writeWhole(fs FS, dir, name string, b []byte) error {
+func writeWhole(fs FS, dir, name string, b []byte, o observer) error {
 	tmp := filepath.Join(dir, "tmp-"+name)
 	file, err := fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
@@ -50,7 +64,9 @@ func writeWhole(fs FS, dir, name string, b []byte) error {
 	_, err = file.WriteAt(b, 0)
 	if err == nil {
 		crash.Here("snap/before-sync")
+		from := o.start()
 		err = file.Sync()
+		o.end(StepSnapSync, from)
 	}
 	if err = errors.Join(err, file.Close()); err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"strings"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -52,6 +53,42 @@ func CallerOf(ctx context.Context) state.Caller {
 	return c
 }
 
+// CallerNote is a request's context in which its user is written down for whoever
+// watches the request from outside the authoriser: the context that names the
+// caller goes only inwards. User may be called from any goroutine.
+type CallerNote struct {
+	context.Context
+	user atomic.Pointer[string]
+}
+
+// noteKey is where a context has its CallerNote.
+type noteKey struct{}
+
+// NoteCaller makes the context of a request whose user is to be noted.
+func NoteCaller(ctx context.Context) *CallerNote { return &CallerNote{Context: ctx} }
+
+// Value is context.Context's.
+func (n *CallerNote) Value(key any) any {
+	if _, ok := key.(noteKey); ok {
+		return n
+	}
+	return n.Context.Value(key)
+}
+
+// User is who has made the request; "" while that is not known.
+func (n *CallerNote) User() string {
+	if user := n.user.Load(); user != nil {
+		return *user
+	}
+	return ""
+}
+
+func noteCaller(ctx context.Context, c state.Caller) {
+	if note, ok := ctx.Value(noteKey{}).(*CallerNote); ok {
+		note.user.Store(&c.User)
+	}
+}
+
 // anyRevision is the auth revision of a caller whose identity has been proven
 // and who is only checked again.
 const anyRevision = math.MaxUint64
@@ -93,6 +130,7 @@ func (a *authoriser) admit(ctx context.Context, method string, r any) (context.C
 	}
 	caller, err := a.caller(ctx)
 	if err == nil {
+		noteCaller(ctx, caller)
 		err = rule.permit(a.machine, caller, r)
 	}
 	if err != nil {

@@ -16,6 +16,11 @@ func CommonName(ctx context.Context) string {
 	if !ok {
 		return ""
 	}
+	return PeerName(p)
+}
+
+// PeerName is the common name in the verified certificate of a client.
+func PeerName(p *peer.Peer) string {
 	info, ok := p.AuthInfo.(credentials.TLSInfo)
 	if !ok {
 		return ""

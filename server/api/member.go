@@ -69,6 +69,7 @@ type Services struct {
 	errors  *Errors
 	limits  Limits
 	ranged  Observer
+	watched WatchObserver
 
 	auth      *authoriser
 	passwords *passwords
@@ -87,6 +88,13 @@ type Observer func(took time.Duration, err error)
 
 // ObserveRanges must be called before Register.
 func (s *Services) ObserveRanges(o Observer) { s.ranged = o }
+
+// WatchObserver is told, if set, how long it took to send one batch of a watch
+// stream, and how many events were in it.
+type WatchObserver func(kind mvcc.WatchBatchKind, events int, took time.Duration)
+
+// ObserveWatches must be called before Register.
+func (s *Services) ObserveWatches(o WatchObserver) { s.watched = o }
 
 // rangeStore reads the store.
 func (s *Services) rangeStore(r *pb.RangeRequest) (*pb.RangeResponse, error) {

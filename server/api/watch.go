@@ -173,8 +173,12 @@ func (ws *watchStream) send() error {
 		if err != nil {
 			return err
 		}
+		began := time.Now()
 		if err := ws.sendBatch(b); err != nil {
 			return err
+		}
+		if ws.watched != nil {
+			ws.watched(b.Kind, len(b.Events), time.Since(began))
 		}
 	}
 }
@@ -269,15 +273,23 @@ func (f *eventsFrame) begin(h *pb.ResponseHeader, id int64, prevKV bool) {
 // clear lets go of the events.
 func (f *eventsFrame) clear() { f.events = nil }
 
-// buffers implements encoded.
-func (f *eventsFrame) buffers() mem.BufferSlice {
-	size := len(f.prefix) + 2
+// SizeVT is the size of the message on the wire.
+func (f *eventsFrame) SizeVT() int {
+	size := len(f.prefix)
+	if f.fragment {
+		size += 2
+	}
 	for _, e := range f.events {
 		n := e.Size(f.prevKV)
 		size += 1 + protowire.SizeVarint(uint64(n)) + n
 	}
+	return size
+}
+
+// buffers implements encoded.
+func (f *eventsFrame) buffers() mem.BufferSlice {
 	pool := mem.DefaultBufferPool()
-	buf := pool.Get(size)
+	buf := pool.Get(f.SizeVT())
 	out := append((*buf)[:0], f.prefix...)
 	if f.fragment {
 		out = append(out, watchTagFragment, 1)

@@ -13,8 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-
-	"github.com/kvorum/kvorum/raft/wal"
 )
 
 // Set is the metrics of one member.
@@ -25,22 +23,22 @@ type Set struct {
 	RPCs *RPCs
 	*Operations
 
+	// Watches observes watch streams.
+	Watches *Watches
+	*storage
+
 	registry *prometheus.Registry
-	fsync    prometheus.Histogram
-	write    prometheus.Histogram
-	commit   prometheus.Histogram
 }
 
 // New makes an empty set with the Go and process metrics in it.
 func New() *Set {
 	s := &Set{registry: prometheus.NewRegistry()}
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	s.fsync = s.histogram("etcd_disk_wal_fsync_duration_seconds", "Seconds that one sync of the log took.", 0.001, 14)
-	s.write = s.histogram("etcd_disk_wal_write_duration_seconds", "Seconds that one write to the log took.", 0.001, 14)
-	s.commit = s.histogram("etcd_disk_backend_commit_duration_seconds", "Seconds that one commit of the database took.", 0.001, 14)
+	s.storage = newStorage(s)
 	s.RPCs = newRPCs(s.registry)
 	s.Operations = newOperations(s)
-	s.Peers = newPeers(s.registry)
+	s.Watches = newWatches(s)
+	s.Peers = newPeers(s.registry, s.storage)
 	return s
 }
 
@@ -75,19 +73,6 @@ func (s *Set) Handler() http.Handler {
 	return promhttp.InstrumentMetricHandler(s.registry, promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{}))
 }
 
-// LogStep observes the log; see wal.Log.Observe.
-func (s *Set) LogStep(step wal.Step, took time.Duration) {
-	switch step {
-	case wal.StepSync:
-		s.fsync.Observe(took.Seconds())
-	case wal.StepWrite:
-		s.write.Observe(took.Seconds())
-	}
-}
-
-// Commit observes one commit of the database.
-func (s *Set) Commit(took time.Duration) { s.commit.Observe(took.Seconds()) }
-
 // Peers observes the links to the other members.
 type Peers struct {
 	roundTrip *prometheus.HistogramVec
@@ -97,9 +82,10 @@ type Peers struct {
 	sentBad   *prometheus.CounterVec
 	gotOK     *prometheus.CounterVec
 	gotBad    *prometheus.CounterVec
+	storage   *storage
 }
 
-func newPeers(registry *prometheus.Registry) *Peers {
+func newPeers(registry *prometheus.Registry, o *storage) *Peers {
 	histogram := func(name, help, label string, start float64, count int) *prometheus.HistogramVec {
 		h := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(start, 2, count)}, []string{label})
 		registry.MustRegister(h)
@@ -117,6 +103,7 @@ func newPeers(registry *prometheus.Registry) *Peers {
 		sentOK:    counter("etcd_network_snapshot_send_success", "Snapshots sent.", "To"),
 		sentBad:   counter("etcd_network_snapshot_send_failures", "Snapshots not sent.", "To"),
 		gotOK:     counter("etcd_network_snapshot_receive_success", "Snapshots received.", "From"),
+		storage:   o,
 		gotBad:    counter("etcd_network_snapshot_receive_failures", "Snapshots not received.", "From"),
 	}
 }
@@ -136,6 +123,12 @@ func (p *Peers) SnapshotSend(to uint64, d time.Duration, err error) {
 	}
 	p.sentOK.WithLabelValues(hex(to)).Inc()
 	p.sent.WithLabelValues(hex(to)).Observe(d.Seconds())
+}
+
+// SnapshotSaved implements peer.Observer.
+func (p *Peers) SnapshotSaved(total, sync time.Duration) {
+	p.storage.receivedSave.Observe(total.Seconds())
+	p.storage.receivedSync.Observe(sync.Seconds())
 }
 
 // SnapshotReceive implements peer.Observer.

@@ -36,8 +36,8 @@ func codeNames() []string {
 // RPCs counts the calls of clients: it is the first interceptor.
 type RPCs struct {
 	// Ended, if set, is told of every call that has ended. request is nil for a
-	// stream.
-	Ended func(ctx context.Context, method string, request any, took time.Duration, err error)
+	// stream, response for one that failed.
+	Ended func(ctx context.Context, method string, request, response any, took time.Duration, err error)
 
 	started, handled, received, sent *prometheus.CounterVec
 	seconds                          *prometheus.HistogramVec // nil: not wanted
@@ -139,7 +139,7 @@ func (p *RPCs) Unary(ctx context.Context, r any, info *grpc.UnaryServerInfo, nex
 	if err == nil {
 		m.sent.Inc()
 	}
-	p.end(ctx, m, info.FullMethod, r, time.Since(began), err)
+	p.end(ctx, m, info.FullMethod, r, response, time.Since(began), err)
 	return response, err
 }
 
@@ -149,7 +149,7 @@ func (p *RPCs) Stream(srv any, stream grpc.ServerStream, info *grpc.StreamServer
 	p.begin(stream.Context(), m, "stream")
 	began := time.Now()
 	err := next(srv, &countedStream{ServerStream: stream, rpc: m, failures: p.failures, method: info.FullMethod})
-	p.end(stream.Context(), m, info.FullMethod, nil, time.Since(began), err)
+	p.end(stream.Context(), m, info.FullMethod, nil, nil, time.Since(began), err)
 	return err
 }
 
@@ -169,7 +169,7 @@ func (p *RPCs) begin(ctx context.Context, m *rpc, kind string) {
 	versions.get(version).Inc()
 }
 
-func (p *RPCs) end(ctx context.Context, m *rpc, method string, request any, took time.Duration, err error) {
+func (p *RPCs) end(ctx context.Context, m *rpc, method string, request, response any, took time.Duration, err error) {
 	m.open.Add(-1)
 	code := status.Code(err)
 	if int(code) >= len(m.handled) {
@@ -180,7 +180,7 @@ func (p *RPCs) end(ctx context.Context, m *rpc, method string, request any, took
 		m.seconds.Observe(took.Seconds())
 	}
 	if p.Ended != nil {
-		p.Ended(ctx, method, request, took, err)
+		p.Ended(ctx, method, request, response, took, err)
 	}
 }
 

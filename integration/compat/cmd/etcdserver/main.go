@@ -82,6 +82,9 @@ func applyURLs(cfg *embed.Config, flags *flag.FlagSet) error {
 			*target = append(*target, *u)
 		}
 	})
+	if flagGiven(flags, "log-outputs") {
+		cfg.LogOutputs = strings.Split(flags.Lookup("log-outputs").Value.String(), ",")
+	}
 	if !flagGiven(flags, "initial-cluster") {
 		cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	}
