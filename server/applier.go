@@ -21,7 +21,9 @@ type applier struct {
 	results []state.Result // of the batch at hand; reused
 	// Entries up to here were in the database at start. Raft was started with
 	// the membership as of here, so it does not hear of their changes again.
-	bootApplied uint64
+	bootApplied    uint64
+	clusterVersion string // as of the newest entry that set it
+	forceSnapshot  bool   // of the log, though not due
 }
 
 // run applies until ctx ends or the state is beyond help.
@@ -136,8 +138,10 @@ func (a *applier) finish(r *state.Result) {
 		a.followMember(*r.Member)
 	}
 	if r.ClusterVersion != "" {
-		a.log.Info("set cluster version", "cluster-version", r.ClusterVersion)
-		a.metrics.ClusterVersion(clusterVersionLabel(r.ClusterVersion))
+		a.followVersion(r.ClusterVersion)
+	}
+	if r.Downgrade != nil {
+		a.followDowngrade(*r.Downgrade)
 	}
 	if r.CompactTo != 0 {
 		a.followCompaction(r.CompactTo)
@@ -230,7 +234,8 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 	if err := a.machine.Reload(); err != nil {
 		return fmt.Errorf("load installed snapshot %d: %w", meta.Index, err)
 	}
-	a.metrics.ClusterVersion(clusterVersionLabel(a.machine.ClusterVersion()))
+	a.clusterVersion = a.machine.ClusterVersion()
+	a.metrics.ClusterVersion(clusterVersionLabel(a.clusterVersion))
 	// The entries that ended some of them were not seen.
 	a.tokens.Follow(state.TokenChange{Kind: state.EveryTokensVoid})
 	a.snapshotIndex = uint64(meta.Index)

@@ -58,7 +58,6 @@ type Config struct {
 	UnsafeNoFsync      bool
 	CompactionBatch    int
 	CompactionSleep    time.Duration
-	CompactHashes      bool
 	AutoCompactionMode string // CompactPeriodic or CompactRevision
 	AutoCompaction     string // retention; "0" = off
 
@@ -86,6 +85,13 @@ type Config struct {
 
 	RaftReadTimeout  time.Duration
 	RaftWriteTimeout time.Duration
+
+	FeatureGates         map[Feature]bool // those that were set
+	CorruptCheckTime     time.Duration    // 0 is never
+	CompactHashCheckTime time.Duration
+	DowngradeCheckTime   time.Duration
+	BootDefragMegabytes  uint          // 0 is never
+	checkpointEvery      time.Duration // of leases, with FeatureLeaseCheckpoint
 
 	LogLevel    string
 	LogOutputs  []string
@@ -150,6 +156,9 @@ func DefaultConfig() Config {
 		AuthToken:            "simple",
 		AuthTokenTTLSec:      uint(token.SimpleTTLDefault / time.Second),
 		BcryptCost:           bcryptCostDefault,
+		CompactHashCheckTime: time.Minute,
+		DowngradeCheckTime:   5 * time.Second,
+		checkpointEvery:      5 * time.Minute,
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
@@ -216,7 +225,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateFeatures} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -239,6 +248,20 @@ func (c *Config) validateTimes() error {
 	}
 	if c.ProgressInterval < 100*time.Millisecond {
 		return fmt.Errorf("--watch-progress-notify-interval must be at least 100ms (set to %v)", c.ProgressInterval)
+	}
+	return c.validateChecks()
+}
+
+// validateChecks checks the times of the members' checks on each other.
+func (c *Config) validateChecks() error {
+	if c.CorruptCheckTime < 0 {
+		return fmt.Errorf("--corrupt-check-time must be >0, or 0 for never (set to %v)", c.CorruptCheckTime)
+	}
+	if c.CompactHashCheckTime <= 0 {
+		return fmt.Errorf("--compact-hash-check-time must be >0 (set to %v)", c.CompactHashCheckTime)
+	}
+	if c.DowngradeCheckTime < 0 {
+		return fmt.Errorf("--downgrade-check-time must not be negative (set to %v)", c.DowngradeCheckTime)
 	}
 	return nil
 }

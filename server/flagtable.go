@@ -32,25 +32,16 @@ func otherFlags() []otherFlag {
 		{name: "distributed-tracing-instance-id"}, {name: "distributed-tracing-sampling-rate", normal: "0"},
 		{name: "enable-log-rotation", normal: "false", isBool: true},
 		{name: "memory-mlock", normal: "false", isBool: true},
-		{name: "corrupt-check-time", normal: "0s"},
 		{name: "logger", normal: "zap"},
 		{name: "log-rotation-config-json", normal: `{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}`,
 			meaningless: "log files are not rotated"},
 		{name: "backend-bbolt-freelist-type", normal: "map", meaningless: "the free list is always a map", allowed: oneOf("map", "array")},
-		{name: "bootstrap-defrag-threshold-megabytes", normal: "0", meaningless: "nothing is defragmented at the start", allowed: isNumber},
-		{name: "compact-hash-check-time", normal: "1m0s", meaningless: "members are not compared at intervals"},
-		{name: "downgrade-check-time", normal: "5s", meaningless: "a downgrade is followed as it happens"},
 		{name: "v2-deprecation", normal: "write-only", meaningless: "there is no v2 store", allowed: notNotYet},
 	}
 }
 
 func oneOf(values ...string) func(string) error {
 	return func(s string) error { return choiceValue{new(string), values}.Set(s) }
-}
-
-func isNumber(s string) error {
-	_, err := strconv.ParseUint(s, 10, 64)
-	return err
 }
 
 func notNotYet(s string) error {

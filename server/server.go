@@ -61,7 +61,9 @@ type Server struct {
 	probeListeners  []listener
 	httpListeners   []listener // none: HTTP is served on clientListeners
 	grpc            *grpc.Server
+	gate            startGate
 
+	downgraded    chan struct{} // a downgrade was begun or ended
 	snapshots     chan takenSnapshot
 	snapshotIndex uint64 // owner: applier
 
@@ -95,7 +97,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		tokens: tokens,
 		cfg:    cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
-		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}),
+		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
 	}
 	if err := s.openTLS(); err != nil {
 		return nil, err
@@ -179,7 +181,7 @@ func (s *Server) initialTicks() int {
 func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
-		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
+		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.enabled(FeatureCompactHashCheck),
 		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.Commit,
 	}
 }
@@ -225,17 +227,35 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // start starts every long-lived goroutine of the member; docs/map.md lists
-// them.
+// them. If the data is to be checked first, all but the peer listeners wait for
+// that.
 func (s *Server) start(ctx context.Context, group *errgroup.Group) {
-	a := &applier{Server: s, bootApplied: s.store.Applied().Index}
+	a := &applier{Server: s, bootApplied: s.store.Applied().Index, clusterVersion: s.machine.ClusterVersion()}
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal}
-	for _, run := range []func(context.Context) error{
+	runs := []func(context.Context) error{
 		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runExpiry,
-		s.runSnapshots, s.runPurge, s.runVersions, compact.run, s.servePeers, s.publish,
-	} {
-		group.Go(func() error { return run(ctx) })
+		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
+		compact.run, s.publish,
 	}
+	startAll := func() {
+		s.gate.open.Store(true)
+		for _, run := range runs {
+			group.Go(func() error { return run(ctx) })
+		}
+	}
+	group.Go(func() error { return s.servePeers(ctx) })
+	if !s.cfg.enabled(FeatureInitialCorruptCheck) {
+		startAll()
+		return
+	}
+	group.Go(func() error {
+		err := s.checkAtStart(ctx)
+		if err == nil {
+			startAll()
+		}
+		return err
+	})
 }
 
 // stop ends everything that waits, then the goroutines.
