@@ -53,10 +53,10 @@ func (m Maintenance) downgradeTarget(text, cluster string) (string, error) {
 		return "", ErrClusterVersion
 	case err != nil:
 		return "", fmt.Errorf("cluster version %q: %w", cluster, err)
-	case m.machine.Downgrade().Enabled:
-		return "", ErrDowngradeInProgress
 	case target.Major != current.Major || target.Minor != current.Minor-1:
 		return "", ErrDowngradeTarget
+	case m.machine.Downgrade().Enabled:
+		return "", ErrDowngradeInProgress
 	}
 	return target.String(), nil
 }
