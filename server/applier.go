@@ -161,6 +161,8 @@ func (a *applier) followLease(change state.LeaseChange) {
 	case state.LeaseRevoked:
 		a.metrics.LeasesRevoked.Inc()
 		a.leases.revoked(id)
+	case state.LeaseCheckpointed:
+		a.leases.checkpointed(id, change.Lease.RemainingTTL)
 	}
 }
 

@@ -51,7 +51,10 @@ type Server struct {
 	waiters  *waiters
 	progress progress
 	leases   *leaseKeeper
-	quota    quota
+
+	fastKeepAlive bool // renewals do not wait for the applier
+
+	quota quota
 
 	clientTLS       *secure.Files // nil: no URL needs it
 	peerTLS         *secure.Files // nil: no URL needs it
@@ -94,8 +97,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		tokens: tokens,
-		cfg:    cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
+		tokens: tokens, fastKeepAlive: cfg.enabled(FeatureFastLeaseKeepAlive),
+		cfg: cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
 		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
 	}
@@ -234,7 +237,7 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal}
 	runs := []func(context.Context) error{
-		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runExpiry,
+		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry,
 		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
 		compact.run, s.publish,
 	}
