@@ -97,7 +97,11 @@ func (c *Config) prepareFolders(p paths, log *slog.Logger) error {
 }
 
 func (c *Config) machineOptions() state.Options {
-	return state.Options{MinLeaseTTL: c.minLeaseTTL(), MaxLearners: c.MaxLearners}
+	learners := c.MaxLearners
+	if learners == 0 {
+		learners = state.NoLearners
+	}
+	return state.Options{MinLeaseTTL: c.minLeaseTTL(), MaxLearners: learners}
 }
 
 // openStore opens the database and the machine on it.

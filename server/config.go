@@ -18,6 +18,7 @@ const (
 	requestBytesMax   = 1_572_864
 	quotaBytesDefault = 2 << 30
 	bcryptCostDefault = 10
+	catchUpEntriesMax = 1 << 30
 	authTokenTTLMax   = 10 * 365 * 24 * 3600 // seconds
 )
 
@@ -92,6 +93,7 @@ type Config struct {
 	DowngradeCheckTime   time.Duration
 	BootDefragMegabytes  uint          // 0 is never
 	checkpointEvery      time.Duration // of leases, with FeatureLeaseCheckpoint
+	applyLagMax          uint64        // entries committed and not applied, beyond which proposals are refused
 
 	LogLevel    string
 	LogOutputs  []string
@@ -159,6 +161,7 @@ func DefaultConfig() Config {
 		CompactHashCheckTime: time.Minute,
 		DowngradeCheckTime:   5 * time.Second,
 		checkpointEvery:      5 * time.Minute,
+		applyLagMax:          5_000,
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
@@ -343,6 +346,9 @@ func (c *Config) electionTimeout() time.Duration {
 // requestTimeout bounds a proposal and a read-index: 5 s for the disk and two
 // elections.
 func (c *Config) requestTimeout() time.Duration { return 5*time.Second + 2*c.electionTimeout() }
+
+// catchUpEntries is never 0, which would be the default of raft.
+func (c *Config) catchUpEntries() int { return int(max(1, min(c.CatchUpEntries, catchUpEntriesMax))) }
 
 // minLeaseTTL is the shortest lease in seconds: a lease must outlive an
 // election, else a leader change would always end it.

@@ -49,7 +49,10 @@ func features() []feature {
 		{name: FeatureFastLeaseKeepAlive, stage: stageBeta, normal: true},
 		{name: FeatureInitialCorruptCheck, stage: stageAlpha},
 		{name: FeatureLeaseCheckpoint, stage: stageAlpha},
-		{name: FeatureLeaseCheckpointPersist, stage: stageAlpha},
+		{
+			name: FeatureLeaseCheckpointPersist, stage: stageAlpha,
+			idle: "checkpoints of leases are always on disk, as they are in etcd from cluster version 3.6 on",
+		},
 		{name: FeaturePriorityRequest, stage: stageAlpha},
 		{name: FeatureSetMemberLocalAddr, stage: stageAlpha},
 		{name: FeatureStopGRPCServiceOnDefrag, stage: stageAlpha},

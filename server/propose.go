@@ -14,10 +14,6 @@ import (
 	"github.com/kvorum/kvorum/server/state"
 )
 
-// applyLagMax is how far the applier may be behind the log before new
-// proposals are refused: a queue that only grows helps nobody.
-const applyLagMax = 5000
-
 // Propose implements api.Member. r gets its header here and must not be used
 // by the caller afterwards. The header names whoever ctx says has asked, and the
 // machine checks that they may when it applies the command.
@@ -32,7 +28,7 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 	if size > int(s.cfg.MaxRequestBytes) {
 		return state.Result{}, api.ErrRequestTooLarge
 	}
-	if s.applyLag() > applyLagMax {
+	if s.applyLag() > s.lagMax(r) {
 		return state.Result{}, api.ErrTooManyRequests
 	}
 	data := make([]byte, size)
@@ -77,6 +73,16 @@ func requestName(r *pb.InternalRaftRequest) string {
 		return false
 	})
 	return name
+}
+
+// lagMax is how far the applier may be behind the log before a proposal is
+// refused: a queue that only grows helps nobody. With FeaturePriorityRequest a
+// revoke of a lease, which makes the store smaller, is let in for longer.
+func (s *Server) lagMax(r *pb.InternalRaftRequest) uint64 {
+	if r.LeaseRevoke != nil {
+		return s.revokeLagMax
+	}
+	return s.cfg.applyLagMax
 }
 
 // applyLag is how many committed entries this member has not applied.

@@ -54,7 +54,7 @@ func (m Maintenance) Status(context.Context, *pb.StatusRequest) (*pb.StatusRespo
 
 // Defragment gives free pages of the database file back to the disk.
 func (m Maintenance) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
-	if err := m.store.Defragment(ctx); err != nil {
+	if err := m.member.Defragment(ctx); err != nil {
 		return nil, m.errors.Status(err)
 	}
 	return &pb.DefragmentResponse{}, nil
