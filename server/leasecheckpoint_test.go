@@ -51,6 +51,9 @@ func leaderOf(members []*testMember) *testMember {
 				leader = m
 			}
 		}
+		if leader == nil {
+			return fmt.Errorf("%x leads, which is none of them", uint64(members[0].node.Leader()))
+		}
 		return nil
 	})
 	return leader

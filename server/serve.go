@@ -107,7 +107,10 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
+	defer func() { // the listener may be closed before ctx ends, its connections may not stay
+		stop()
+		_ = srv.Close()
+	}()
 	err := srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
