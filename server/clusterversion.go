@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -162,6 +163,33 @@ func (a *applier) followVersion(to string) {
 	}
 	a.log.Info("cluster version downgrade detected, forcing snapshot", "prev-cluster-version", from, "new-cluster-version", to)
 	a.forceSnapshot = true
+}
+
+// checkVersions refuses data of a version that this server does not know. One
+// minor version down is reached by a downgrade of the cluster, never by starting
+// an older server on the data.
+func checkVersions(cluster, storage string) error {
+	if storage != "" && older(version.Storage, storage) {
+		return fmt.Errorf("version %q is not supported: the database was written by a newer server, this one knows %s; enable a downgrade while the newer one runs", storage, version.Storage)
+	}
+	if cluster != "" && older(version.Storage, cluster) {
+		return fmt.Errorf("invalid downgrade; server version is lower than determined cluster version: %s is lower than %s; enable a downgrade while the newer server runs", version.Storage, cluster)
+	}
+	return nil
+}
+
+// checkRunning refuses to join a cluster whose version this server does not know.
+func checkRunning(ctx context.Context, client *http.Client, peerURLs []string) error {
+	for _, u := range peerURLs {
+		var v versions
+		if err := askPeerJSON(ctx, client, u, "/version", &v); err != nil {
+			continue
+		}
+		if older(version.Storage, v.Cluster) {
+			return fmt.Errorf("incompatible with current running cluster: its version is %s, this server's is %s", v.Cluster, version.Storage)
+		}
+	}
+	return nil
 }
 
 // older compares X.Y.Z versions by their two first numbers.

@@ -2,10 +2,14 @@ package server
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/state"
 )
@@ -77,6 +81,13 @@ func TestDowngradeEndsWhenAllMembersRunTheTarget(t *testing.T) {
 	must[*pb.DowngradeResponse](t)(client.Downgrade(m.ctx, &pb.DowngradeRequest{Action: pb.DowngradeRequest_ENABLE, Version: "3.6"}))
 	begun := state.Downgrade{Enabled: true, TargetVersion: "3.6.0"}
 	m.wantVersion("3.6.0", begun)
+	m.eventually("the metric", func() error {
+		now, before := m.row("etcd_cluster_version", "3.6"), m.row("etcd_cluster_version", "3.7")
+		if now != 1 || before != 0 {
+			return fmt.Errorf("3.6 has %v, 3.7 has %v", now, before)
+		}
+		return nil
+	})
 	m.eventually("a snapshot of the log", func() error {
 		if names, err := filepath.Glob(filepath.Join(m.snapDir, "*.snap")); err != nil || len(names) == 0 {
 			return fmt.Errorf("none in %s: %v", m.snapDir, err)
@@ -95,4 +106,56 @@ func TestDowngradeEndsWhenAllMembersRunTheTarget(t *testing.T) {
 		t.Fatal(err)
 	}
 	m.wantVersion("3.7.0", state.Downgrade{})
+}
+
+// row is the value of a metric that has a label of this value; -1 if none has.
+func (m *testMember) row(metric, label string) float64 {
+	m.t.Helper()
+	for _, r := range m.scrape()[metric].GetMetric() {
+		for _, l := range r.Label {
+			if l.GetValue() == label {
+				return r.GetGauge().GetValue()
+			}
+		}
+	}
+	return -1
+}
+
+// If this fails, an older server is let loose on data that it does not
+// understand.
+func TestNewerDataIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		bucket    mvcc.Bucket
+		key, want string
+	}{
+		{mvcc.BucketMeta, "storageVersion", `version "3.8.0" is not supported`},
+		{mvcc.BucketCluster, "clusterVersion", "invalid downgrade; server version is lower than determined cluster version"},
+	} {
+		dir := t.TempDir()
+		m := startMember(t, func(c *Config) { c.DataDir = dir })
+		m.wantVersion("3.7.0", state.Downgrade{})
+		m.stop()
+		cfg := m.cfg
+		err := mvcc.Edit(cfg.paths().db(), func(e *mvcc.Editor) error { return e.Set(c.bucket, []byte(c.key), []byte("3.8.0")) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(t.Context(), cfg, m.log); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s of 3.8.0: %v", c.key, err)
+		}
+	}
+}
+
+// If this fails, a server joins a cluster whose data it does not understand.
+func TestNewerClusterIsNotJoined(t *testing.T) {
+	for cluster, refused := range map[string]bool{"3.8.0": true, "4.0.0": true, "3.7.0": false, "3.6.0": false, "not_decided": false} {
+		peer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			fmt.Fprintf(w, `{"etcdserver":"3.8.1","etcdcluster":%q,"storage":%q}`, cluster, cluster)
+		}))
+		err := checkRunning(t.Context(), http.DefaultClient, []string{peer.URL})
+		if got := err != nil && strings.Contains(err.Error(), "incompatible with current running cluster"); got != refused {
+			t.Errorf("cluster version %s: %v", cluster, err)
+		}
+		peer.Close()
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/raft"
 )
@@ -120,6 +121,18 @@ func (m *testMember) awaitTTL(id, left int64) {
 	})
 }
 
+// awaitCheckpoint waits until the member's state says that at most so much is
+// left.
+func (m *testMember) awaitCheckpoint(id mvcc.LeaseID, left int64) {
+	m.t.Helper()
+	m.eventually("a checkpoint", func() error {
+		if l, _ := m.machine.Lease(id); l.RemainingTTL == 0 || l.RemainingTTL > left {
+			return fmt.Errorf("state has %+v", l)
+		}
+		return nil
+	})
+}
+
 func checkpointing(c *Config) {
 	c.FeatureGates = map[Feature]bool{FeatureLeaseCheckpoint: true, FeatureLeaseCheckpointPersist: true}
 	c.checkpointEvery = 50 * time.Millisecond
@@ -130,6 +143,7 @@ func checkpointing(c *Config) {
 func TestLeaseGoesOnUnderANewLeader(t *testing.T) {
 	for _, gate := range []bool{true, false} {
 		t.Run(fmt.Sprintf("checkpoints=%t", gate), func(t *testing.T) {
+			t.Parallel()
 			members := startMembers(t, 3, func(c *Config) {
 				checkpointing(c)
 				c.FeatureGates[FeatureLeaseCheckpoint] = gate
@@ -139,16 +153,22 @@ func TestLeaseGoesOnUnderANewLeader(t *testing.T) {
 			m.grant(7)
 			m.grant(8)
 			m.awaitTTL(7, leaseTTL-3)
+			for _, m := range members {
+				if gate {
+					m.awaitCheckpoint(7, leaseTTL-3)
+				}
+			}
 			moveLeader(t, members)
 			left := m.ttl(7)
 			if jumped := left >= leaseTTL-1; jumped == gate {
 				t.Errorf("%d of %d s are left under a new leader", left, leaseTTL)
 			}
+			renewed := time.Now()
 			m.renew(8)
 			for range members {
 				moveLeader(t, members)
-				if left := m.ttl(8); left < leaseTTL-2 {
-					t.Errorf("%d s are left of a lease just renewed", left)
+				if left := m.ttl(8); left < leaseTTL-int64(time.Since(renewed)/time.Second)-2 {
+					t.Errorf("%d s are left of a lease renewed %v ago", left, time.Since(renewed))
 				}
 			}
 		})
@@ -157,17 +177,13 @@ func TestLeaseGoesOnUnderANewLeader(t *testing.T) {
 
 // If this fails, a restart of the cluster gives every lease its full time again.
 func TestCheckpointSurvivesRestart(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	in := func(c *Config) { checkpointing(c); c.DataDir = dir }
 	m := startMember(t, in)
 	m.grant(7)
 	m.awaitTTL(7, leaseTTL-3)
-	m.eventually("a checkpoint", func() error {
-		if l, _ := m.machine.Lease(7); l.RemainingTTL == 0 || l.RemainingTTL > leaseTTL-2 {
-			return fmt.Errorf("state has %+v", l)
-		}
-		return nil
-	})
+	m.awaitCheckpoint(7, leaseTTL-2)
 	m.stop()
 	m = startMember(t, in)
 	if left := m.ttl(7); left >= leaseTTL-1 {
