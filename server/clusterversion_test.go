@@ -1,7 +1,9 @@
 package server
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -90,7 +92,7 @@ func TestDowngradeEndsWhenAllMembersRunTheTarget(t *testing.T) {
 	})
 	m.eventually("a snapshot of the log", func() error {
 		if names, err := filepath.Glob(filepath.Join(m.snapDir, "*.snap")); err != nil || len(names) == 0 {
-			return fmt.Errorf("none in %s: %v", m.snapDir, err)
+			return fmt.Errorf("none in %s: %w", m.snapDir, errors.Join(err, fs.ErrNotExist))
 		}
 		return nil
 	})

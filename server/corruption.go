@@ -148,7 +148,9 @@ func (s *Server) runCorruptCheck(ctx context.Context) error {
 	return nil
 }
 
-// compareMembers compares all members at the newest revision.
+// compareMembers compares all members at the newest revision. Who has not reached
+// it may be late, or may have lost a part of its history: all are compared again
+// at the newest revision that it has.
 func (s *Server) compareMembers(ctx context.Context) error {
 	if err := s.ReadBarrier(ctx); err != nil {
 		return err
@@ -157,14 +159,38 @@ func (s *Server) compareMembers(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("hash own data: %w", err)
 	}
+	c, err := s.compareAt(ctx, own)
+	if err != nil || len(c.late) == 0 {
+		return err
+	}
+	rev := s.newestOf(ctx, c.late)
+	if rev == 0 || rev >= own.HashRevision {
+		return nil // it has gone, or has caught up
+	}
+	if own, err = s.store.HashKV(rev); err != nil {
+		return fmt.Errorf("hash own data at revision %d of a late member: %w", rev, err)
+	}
 	_, err = s.compareAt(ctx, own)
 	return err
 }
 
+// newestOf is the lowest newest revision of members, 0 if none answers.
+func (s *Server) newestOf(ctx context.Context, members []state.Member) (lowest mvcc.Revision) {
+	const newest = 0
+	answers, _ := s.askHashes(ctx, members, newest)
+	for _, a := range answers {
+		if lowest == 0 || a.hash.HashRevision < lowest {
+			lowest = a.hash.HashRevision
+		}
+	}
+	return lowest
+}
+
 // comparison is how much of the cluster one covered.
 type comparison struct {
-	answered bool // every other member
-	complete bool // and with hashes that can be compared
+	answered bool           // every other member
+	complete bool           // and with hashes that can be compared
+	late     []state.Member // have not reached the revision
 }
 
 // compareAt compares the other members with this one's hash and raises the alarm
@@ -172,10 +198,15 @@ type comparison struct {
 func (s *Server) compareAt(ctx context.Context, own mvcc.HashKV) (comparison, error) {
 	others := s.others()
 	answers, missing := s.askHashes(ctx, others, own.HashRevision)
-	for id, err := range missing {
-		s.log.Warn("member not compared", "member", fmt.Sprintf("%x", uint64(id)), "revision", int64(own.HashRevision), "error", err.Error())
-	}
 	c := comparison{answered: len(missing) == 0}
+	for _, m := range others {
+		switch err := missing[m.ID]; {
+		case errors.Is(err, errHashFuture):
+			c.late = append(c.late, m)
+		case err != nil:
+			s.log.Warn("member not compared", "member", fmt.Sprintf("%x", uint64(m.ID)), "revision", int64(own.HashRevision), "error", err.Error())
+		}
+	}
 	c.complete = c.answered && !slices.ContainsFunc(answers, func(a hashAnswer) bool {
 		return a.hash.CompactRevision != own.CompactRevision
 	})

@@ -15,12 +15,20 @@ import (
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
+// database is the database file of a member, and recordKey the key in it of the
+// change that a put made.
+func database(m *process.Member) string { return filepath.Join(m.Dir, "member", "snap", "db") }
+
+func recordKey(rev int64) []byte {
+	key := binary.BigEndian.AppendUint64(nil, uint64(rev))
+	return binary.BigEndian.AppendUint64(append(key, '_'), 0)
+}
+
 // falsify changes the value that a stopped member's database has at a revision.
 func falsify(t *testing.T, m *process.Member, rev int64, from, to string) {
 	t.Helper()
-	key := binary.BigEndian.AppendUint64(nil, uint64(rev))
-	key = binary.BigEndian.AppendUint64(append(key, '_'), 0)
-	err := mvcc.Edit(filepath.Join(m.Dir, "member", "snap", "db"), func(e *mvcc.Editor) error {
+	key := recordKey(rev)
+	err := mvcc.Edit(database(m), func(e *mvcc.Editor) error {
 		record := bytes.Clone(e.Get(mvcc.BucketKey, key))
 		if !bytes.Contains(record, []byte(from)) {
 			return fmt.Errorf("the record %q does not hold %q", record, from)
@@ -104,6 +112,27 @@ func TestDamagedMemberIsFound(t *testing.T) {
 			e.accused(id) // it is still damaged
 		})
 	}
+}
+
+// If this fails, a member that has lost its newest write answers with the
+// revisions of other writes for ever.
+func TestMemberWithLostWriteIsFound(t *testing.T) {
+	t.Parallel()
+	e := start(t, process.Options{Size: 3, Args: []string{"--corrupt-check-time", "300ms"}})
+	e.mustPut("key", "kept")
+	rev := e.mustPut("key", "lost")
+	_, followers := e.followers()
+	bad := followers[0]
+	id := e.idOf(bad.Name)
+	if !bad.Terminate() {
+		t.Fatalf("%s did not stop", bad.Name)
+	}
+	if err := mvcc.Edit(database(bad), func(e *mvcc.Editor) error { return e.Delete(mvcc.BucketKey, recordKey(rev)) }); err != nil {
+		t.Fatal(err)
+	}
+	e.mustStart(bad)
+	e.mustPut("key", "next")
+	e.accused(id)
 }
 
 // If this fails, two members that differ go on as if nothing were, since neither
