@@ -267,6 +267,9 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	}
 	group.Go(func() error {
 		err := s.checkAtStart(ctx)
+		if ctx.Err() != nil {
+			return nil // told to stop meanwhile
+		}
 		if err == nil {
 			startAll()
 		}
