@@ -326,8 +326,11 @@ func (s *Server) checkAtStart(ctx context.Context) error {
 			err := missing[m.ID]
 			return err == nil || errors.Is(err, errHashCompacted) || errors.Is(err, errHashFuture)
 		})
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		settled := len(v.agreed) > 0 || len(asked) == 0
-		if settled || ctx.Err() != nil || time.Now().After(deadline) {
+		if settled || time.Now().After(deadline) {
 			s.tellMissing(missing)
 			return s.startVerdict(v, answers)
 		}
@@ -346,21 +349,25 @@ func (s *Server) tellMissing(missing map[state.MemberID]error) {
 
 // startVerdict says whether this member may serve.
 func (s *Server) startVerdict(v verdict, answers []hashAnswer) error {
-	own := answers[0].hash
-	if slices.Contains(v.agreed, s.self) || len(v.damaged) == 0 && !v.undecided {
-		if len(v.damaged) > 0 {
-			s.log.Error("members differ from the majority, this one does not", "damaged", hexIDs(v.damaged), "hashes", hashTexts(answers))
+	own, texts, agrees := answers[0].hash, hashTexts(answers), slices.Contains(v.agreed, s.self)
+	self := fmt.Sprintf("%x", uint64(s.self))
+	if slices.Contains(v.damaged, s.self) || v.undecided && !agrees {
+		advice := "its data is damaged: remove the member, delete its data-dir and add it again"
+		if v.undecided {
+			advice = "not enough members answer to tell which is right: start the others, or restore all from a snapshot"
 		}
-		s.log.Info("initial corruption check passed; no corruption", "member", fmt.Sprintf("%x", uint64(s.self)),
-			"revision", int64(own.HashRevision), "hashes", hashTexts(answers))
+		return fmt.Errorf("member %s %w: at revision %d, compacted to %d, the hashes are %s; %s",
+			self, ErrCorrupt, own.HashRevision, own.CompactRevision, strings.Join(texts, ", "), advice)
+	}
+	if len(v.damaged) > 0 {
+		s.log.Error("other members differ from the majority", "damaged", hexIDs(v.damaged), "hashes", texts)
+	}
+	if !agrees {
+		s.log.Warn("initial corruption check: too few members could be compared to be sure", "member", self, "revision", int64(own.HashRevision), "hashes", texts)
 		return nil
 	}
-	advice := "its data is damaged: remove the member, delete its data-dir and add it again"
-	if v.undecided {
-		advice = "not enough members answer to tell which is right: start the others, or restore all from a snapshot"
-	}
-	return fmt.Errorf("member %x %w: at revision %d, compacted to %d, the hashes are %s; %s",
-		uint64(s.self), ErrCorrupt, own.HashRevision, own.CompactRevision, strings.Join(hashTexts(answers), ", "), advice)
+	s.log.Info("initial corruption check passed; no corruption", "member", self, "revision", int64(own.HashRevision), "hashes", texts)
+	return nil
 }
 
 func hashTexts(answers []hashAnswer) []string {
