@@ -61,7 +61,7 @@ func (s *Store) compactSlice() (more bool, err error) {
 	if !ok {
 		return false, nil
 	}
-	if begun && s.opts.CompactHashes {
+	if begun && s.opts.CompactHashes && target != s.resumedCompaction() {
 		if err := s.hashCompaction(target); err != nil {
 			return false, s.fail(fmt.Errorf("hash at compaction to revision %d: %w", target, err))
 		}
@@ -79,6 +79,13 @@ func (s *Store) compactSlice() (more bool, err error) {
 		s.finishCompaction(target)
 	}
 	return s.hasTarget(), nil
+}
+
+// resumedCompaction is the compaction that a former run has begun, 0 if none.
+func (s *Store) resumedCompaction() Revision {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resumed
 }
 
 func (s *Store) hasTarget() bool {

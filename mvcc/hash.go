@@ -3,6 +3,7 @@ package mvcc
 import (
 	"hash"
 	"hash/crc32"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -167,4 +168,13 @@ func (s *Store) hashCompaction(target Revision) error {
 		s.hashes = append(s.hashes, HashKV{Hash: sum, CompactRevision: previous, HashRevision: target})
 		return nil
 	})
+}
+
+// CompactionHashes returns the hashes of the last compactions, oldest first;
+// none unless Options.CompactHashes is set. They are of this process: a restart
+// forgets them.
+func (s *Store) CompactionHashes() []HashKV {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.hashes)
 }

@@ -44,8 +44,57 @@ func TestCompactionHash(t *testing.T) {
 			t.Fatalf("round %d: hash stored at compaction is %+v, %v; want %+v", round, got, err, want)
 		}
 	}
-	if len(s.hashes) != hashesKept {
-		t.Fatalf("%d hashes are kept", len(s.hashes))
+	kept := s.CompactionHashes()
+	if len(kept) != hashesKept || kept[hashesKept-1].HashRevision != n.rev || kept[0].HashRevision >= kept[1].HashRevision {
+		t.Fatalf("hashes that are kept: %+v", kept)
+	}
+}
+
+// TestCompactionHashAfterCrash: if it fails, a member that crashed in the middle
+// of a compaction hashes what is left of it and is accused of corruption.
+func TestCompactionHashAfterCrash(t *testing.T) {
+	o := testOptions()
+	o.CompactHashes, o.CompactionBatch = true, 1
+	s := openTest(t, o)
+	for range 10 {
+		w := s.Write(s.Applied())
+		if _, err := w.Put(&pb.PutRequest{Key: []byte("k")}); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+	}
+	compact := func(to Revision) {
+		w := s.Write(s.Applied())
+		if err := w.Compact(to); err != nil {
+			t.Fatal(err)
+		}
+		w.Close()
+		s.Publish()
+	}
+	compact(8)
+	if err := s.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	if more, err := s.compactSlice(); err != nil || !more {
+		t.Fatalf("first slice: more %t, %v; want a compaction of several", more, err)
+	}
+	path := s.path
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s, err = Open(path, o); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	finishCompactions(t, s)
+	if kept := s.CompactionHashes(); len(kept) != 0 || s.CompactRevision() != 8 {
+		t.Errorf("hashes of an interrupted compaction: %+v; compacted to %d", kept, s.CompactRevision())
+	}
+	compact(10)
+	finishCompactions(t, s)
+	if kept := s.CompactionHashes(); len(kept) != 1 || kept[0].CompactRevision != 8 || kept[0].HashRevision != 10 {
+		t.Errorf("hashes of the next compaction: %+v", kept)
 	}
 }
 

@@ -33,7 +33,7 @@ func rebuild(d *disk) (*state, error) {
 	st.applied, st.flushedApplied = m.applied, m.applied
 	st.compact, st.finished = max(m.finished, m.scheduled), m.finished
 	if m.scheduled > m.finished { // the last run ended in the middle
-		st.targets = []Revision{m.scheduled}
+		st.targets, st.resumed = []Revision{m.scheduled}, m.scheduled
 	}
 	return st, nil
 }

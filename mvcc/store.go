@@ -93,6 +93,7 @@ type state struct {
 
 	targets  []Revision // compactions to do, oldest first
 	finished Revision   // the last compaction that is done and committed
+	resumed  Revision   // a compaction that a former run began: what it has removed cannot be hashed; 0 is none
 	waiters  []compactionWaiter
 	hashes   []HashKV // of the last compactions, oldest first
 	failed   error    // the first failed commit; nothing is flushed after it

@@ -21,8 +21,9 @@ type applier struct {
 	results []state.Result // of the batch at hand; reused
 	// Entries up to here were in the database at start. Raft was started with
 	// the membership as of here, so it does not hear of their changes again.
-	bootApplied uint64
-	told        versionsTold
+	bootApplied   uint64
+	told          versionsTold
+	forceSnapshot bool // of the log, though not due
 }
 
 // run applies until ctx ends or the state is beyond help.
@@ -134,8 +135,10 @@ func (a *applier) finish(r *state.Result) {
 		a.followMember(*r.Member)
 	}
 	if r.ClusterVersion != "" {
-		a.tellVersions()
-		a.metrics.ClusterVersion(clusterVersionLabel(r.ClusterVersion))
+		a.followVersion(r.ClusterVersion)
+	}
+	if r.Downgrade != nil {
+		a.followDowngrade(*r.Downgrade)
 	}
 	if r.CompactTo != 0 {
 		a.followCompaction(r.CompactTo)
@@ -155,6 +158,8 @@ func (a *applier) followLease(change state.LeaseChange) {
 	case state.LeaseRevoked:
 		a.metrics.LeasesRevoked.Inc()
 		a.leases.revoked(id)
+	case state.LeaseCheckpointed:
+		a.leases.checkpointed(id, change.Lease.RemainingTTL)
 	}
 }
 

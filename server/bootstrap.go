@@ -97,7 +97,11 @@ func (c *Config) prepareFolders(p paths, log *slog.Logger) error {
 }
 
 func (c *Config) machineOptions() state.Options {
-	return state.Options{MinLeaseTTL: c.minLeaseTTL(), MaxLearners: c.MaxLearners}
+	learners := c.MaxLearners
+	if learners == 0 {
+		learners = state.NoLearners
+	}
+	return state.Options{MinLeaseTTL: c.minLeaseTTL(), MaxLearners: learners}
 }
 
 // openStore opens the database and the machine on it.
@@ -110,7 +114,7 @@ func (c *Config) openStore(p paths, m *member, o mvcc.Options) (err error) {
 	if err != nil {
 		return fmt.Errorf("load state: %w", err)
 	}
-	return nil
+	return checkVersions(m.machine.ClusterVersion(), m.machine.StorageVersion())
 }
 
 // create starts a member of a new cluster.
@@ -205,6 +209,9 @@ func (c *Config) join(ctx context.Context, p paths, client *http.Client, o mvcc.
 	}
 	if len(running) != len(flags) {
 		return nil, fmt.Errorf("error validating peerURLs: member count is unequal: --initial-cluster has %d members, the cluster has %d", len(flags), len(running))
+	}
+	if err := checkRunning(ctx, client, urls); err != nil {
+		return nil, err
 	}
 	m := &member{cluster: cluster}
 	for _, r := range running {

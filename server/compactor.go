@@ -59,6 +59,7 @@ type compactor struct {
 	leading func() bool
 	propose func(context.Context, *pb.InternalRaftRequest) error
 	log     *slog.Logger
+	every   time.Duration // of revision mode
 }
 
 // run compacts until ctx ends. With retention off it returns at once.
@@ -94,7 +95,7 @@ func (c *compactor) runPeriodic(ctx context.Context) {
 }
 
 func (c *compactor) runRevision(ctx context.Context) {
-	every(ctx, revisionModePeriod, func(time.Time) {
+	every(ctx, c.every, func(time.Time) {
 		if c.leading() {
 			c.compact(ctx, c.store.Revision()-mvcc.Revision(c.keep.revisions))
 		}

@@ -19,6 +19,7 @@ const (
 	requestBytesMax   = 1_572_864
 	quotaBytesDefault = 2 << 30
 	bcryptCostDefault = 10
+	catchUpEntriesMax = 1 << 30
 	authTokenTTLMax   = 10 * 365 * 24 * 3600 // seconds
 )
 
@@ -60,7 +61,6 @@ type Config struct {
 	MemoryLock         bool // keep the database's pages in RAM
 	CompactionBatch    int
 	CompactionSleep    time.Duration
-	CompactHashes      bool
 	AutoCompactionMode string // CompactPeriodic or CompactRevision
 	AutoCompaction     string // retention; "0" = off
 
@@ -88,6 +88,14 @@ type Config struct {
 
 	RaftReadTimeout  time.Duration
 	RaftWriteTimeout time.Duration
+
+	FeatureGates         map[Feature]bool // those that were set
+	CorruptCheckTime     time.Duration    // 0 is never
+	CompactHashCheckTime time.Duration
+	DowngradeCheckTime   time.Duration
+	BootDefragMegabytes  uint          // 0 is never
+	checkpointEvery      time.Duration // of leases, with FeatureLeaseCheckpoint
+	applyLagMax          uint64        // entries committed and not applied, beyond which proposals are refused
 
 	LogLevel    string
 	LogOutputs  []string
@@ -156,6 +164,10 @@ func DefaultConfig() Config {
 		AuthToken:            "simple",
 		AuthTokenTTLSec:      uint(token.SimpleTTLDefault / time.Second),
 		BcryptCost:           bcryptCostDefault,
+		CompactHashCheckTime: time.Minute,
+		DowngradeCheckTime:   5 * time.Second,
+		checkpointEvery:      5 * time.Minute,
+		applyLagMax:          5_000,
 		RaftReadTimeout:      5 * time.Second,
 		RaftWriteTimeout:     5 * time.Second,
 		LogLevel:             "info",
@@ -225,7 +237,10 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth, c.validateLogs, c.validateAudit, c.validateTracing} {
+	for _, check := range []func() error{
+		c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth,
+		c.validateFeatures, c.validateLogs, c.validateAudit, c.validateTracing,
+	} {
 		if err := check(); err != nil {
 			return err
 		}
@@ -248,6 +263,20 @@ func (c *Config) validateTimes() error {
 	}
 	if c.ProgressInterval < 100*time.Millisecond {
 		return fmt.Errorf("--watch-progress-notify-interval must be at least 100ms (set to %v)", c.ProgressInterval)
+	}
+	return c.validateChecks()
+}
+
+// validateChecks checks the times of the members' checks on each other.
+func (c *Config) validateChecks() error {
+	if c.CorruptCheckTime < 0 {
+		return fmt.Errorf("--corrupt-check-time must be >0, or 0 for never (set to %v)", c.CorruptCheckTime)
+	}
+	if c.CompactHashCheckTime <= 0 {
+		return fmt.Errorf("--compact-hash-check-time must be >0 (set to %v)", c.CompactHashCheckTime)
+	}
+	if c.DowngradeCheckTime < 0 {
+		return fmt.Errorf("--downgrade-check-time must not be negative (set to %v)", c.DowngradeCheckTime)
 	}
 	return nil
 }
@@ -329,6 +358,9 @@ func (c *Config) electionTimeout() time.Duration {
 // requestTimeout bounds a proposal and a read-index: 5 s for the disk and two
 // elections.
 func (c *Config) requestTimeout() time.Duration { return 5*time.Second + 2*c.electionTimeout() }
+
+// catchUpEntries is never 0, which would be the default of raft.
+func (c *Config) catchUpEntries() int { return int(max(1, min(c.CatchUpEntries, catchUpEntriesMax))) }
 
 // minLeaseTTL is the shortest lease in seconds: a lease must outlive an
 // election, else a leader change would always end it.

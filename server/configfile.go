@@ -76,6 +76,7 @@ func (r *FlagResult) readFile(path string, given *flag.FlagSet, environ []string
 	}
 	r.Warn = append(r.Warn, c.warn...)
 	r.warnLimits()
+	r.warnFeatures()
 	return r.Config.complete(c.flags)
 }
 

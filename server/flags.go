@@ -4,10 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"maps"
 	"net/url"
-	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -50,6 +47,7 @@ func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 		return r, err
 	}
 	r.warnLimits()
+	r.warnFeatures()
 	return r, r.Config.complete(fs)
 }
 
@@ -210,6 +208,9 @@ func clusterFlags(fs *flag.FlagSet, c *Config) {
 	fs.StringVar(&c.InitialClusterToken, "initial-cluster-token", c.InitialClusterToken, "keeps clusters with equal URLs apart")
 	fs.BoolVar(&c.ForceNewCluster, "force-new-cluster", false, "keep the data, drop every other member")
 	fs.BoolVar(&c.StrictReconfigCheck, "strict-reconfig-check", c.StrictReconfigCheck, "refuse member changes that would lose the quorum")
+	fs.DurationVar(&c.CorruptCheckTime, "corrupt-check-time", 0, "time between two comparisons of the members' data; 0 is never")
+	fs.DurationVar(&c.CompactHashCheckTime, "compact-hash-check-time", c.CompactHashCheckTime, "time between two comparisons of the members' hashes of compactions, with the feature gate CompactHashCheck")
+	fs.DurationVar(&c.DowngradeCheckTime, "downgrade-check-time", c.DowngradeCheckTime, "time between two looks whether a downgrade is complete")
 	fs.IntVar(&c.MaxLearners, "max-learners", c.MaxLearners, "most learners in the cluster")
 }
 
@@ -227,41 +228,8 @@ func storageFlags(fs *flag.FlagSet, c *Config) {
 	fs.DurationVar(&c.CompactionSleep, "compaction-sleep-interval", c.CompactionSleep, "pause between slices of a compaction")
 	fs.Var(choiceValue{&c.AutoCompactionMode, []string{CompactPeriodic, CompactRevision}}, "auto-compaction-mode", "periodic or revision")
 	fs.Func("feature-gates", "Name=true,…: "+strings.Join(featureNames(), ", "), c.setFeatures)
+	fs.UintVar(&c.BootDefragMegabytes, "bootstrap-defrag-threshold-megabytes", 0, "defragment the database before the start if that frees at least so many megabytes; 0 is never")
 	fs.StringVar(&c.AutoCompaction, "auto-compaction-retention", c.AutoCompaction, "what auto-compaction keeps: hours or a duration (periodic), or revisions; 0 is off")
-}
-
-// features are etcd's feature gates with their defaults.
-func features() map[string]bool {
-	return map[string]bool{
-		"AllAlpha": false, "AllBeta": false, "CompactHashCheck": false, "FastLeaseKeepAlive": true,
-		"InitialCorruptCheck": false, "LeaseCheckpoint": false, "LeaseCheckpointPersist": false, "PriorityRequest": false,
-		"SetMemberLocalAddr": false, "StopGRPCServiceOnDefrag": false, "TxnModeWriteWithSharedBuffer": true,
-	}
-}
-
-func featureNames() []string { return slices.Sorted(maps.Keys(features())) }
-
-// setFeatures takes a list Name=true,…. A feature that this version lacks can
-// only be given its default.
-func (c *Config) setFeatures(list string) error {
-	known := features()
-	for part := range strings.SplitSeq(list, ",") {
-		name, text, _ := strings.Cut(strings.TrimSpace(part), "=")
-		normal, ok := known[name]
-		if !ok {
-			return fmt.Errorf("unrecognized feature gate: %s", name)
-		}
-		on, err := strconv.ParseBool(text)
-		switch {
-		case err != nil:
-			return fmt.Errorf("invalid value of %s: %w", name, err)
-		case name == "CompactHashCheck":
-			c.CompactHashes = on
-		case on != normal:
-			return fmt.Errorf("feature gate %s=%t is not supported by this version", name, on)
-		}
-	}
-	return nil
 }
 
 func clientFlags(fs *flag.FlagSet, c *Config) {

@@ -27,23 +27,14 @@ func otherFlags() []otherFlag {
 		{name: "discovery-insecure-skip-tls-verify", normal: "false", isBool: true},
 		{name: "discovery-cert"}, {name: "discovery-key"}, {name: "discovery-cacert"},
 		{name: "discovery-user"}, {name: "discovery-password"}, {name: "discovery-fallback", normal: "exit"},
-		{name: "corrupt-check-time", normal: "0s"},
 		{name: "logger", normal: "zap"},
 		{name: "backend-bbolt-freelist-type", normal: "map", meaningless: "the free list is always a map", allowed: oneOf("map", "array")},
-		{name: "bootstrap-defrag-threshold-megabytes", normal: "0", meaningless: "nothing is defragmented at the start", allowed: isNumber},
-		{name: "compact-hash-check-time", normal: "1m0s", meaningless: "members are not compared at intervals"},
-		{name: "downgrade-check-time", normal: "5s", meaningless: "a downgrade is followed as it happens"},
 		{name: "v2-deprecation", normal: "write-only", meaningless: "there is no v2 store", allowed: notNotYet},
 	}
 }
 
 func oneOf(values ...string) func(string) error {
 	return func(s string) error { return choiceValue{new(string), values}.Set(s) }
-}
-
-func isNumber(s string) error {
-	_, err := strconv.ParseUint(s, 10, 64)
-	return err
 }
 
 func notNotYet(s string) error {

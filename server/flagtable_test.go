@@ -40,9 +40,8 @@ func TestEveryFlagOfEtcdIsKnown(t *testing.T) {
 // nobody is told.
 func TestFlagsWithoutEffect(t *testing.T) {
 	others := map[string]string{
-		"backend-bbolt-freelist-type": "array", "bootstrap-defrag-threshold-megabytes": "100",
-		"compact-hash-check-time": "5m", "downgrade-check-time": "1s",
-		"v2-deprecation": "gone", "enable-grpc-gateway": "false",
+		"backend-bbolt-freelist-type": "array",
+		"v2-deprecation":              "gone", "enable-grpc-gateway": "false",
 	}
 	for _, f := range otherFlags() {
 		r, err := ParseFlags([]string{"--" + f.name + "=" + f.normal}, nil, io.Discard)

@@ -61,6 +61,11 @@ func (s *Server) pauseForLeader(ctx context.Context) error {
 // renewHere renews at this member if it leads. While the lease is being
 // revoked the renewal waits for the end of it.
 func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
+	if !s.fastKeepAlive {
+		if err := s.catchUp(); err != nil {
+			return 0, err
+		}
+	}
 	for {
 		r := s.leases.renew(id, time.Now())
 		switch {
@@ -69,6 +74,11 @@ func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
 		case !r.found:
 			return 0, state.ErrLeaseNotFound
 		case r.gone == nil:
+			if r.checkpointed {
+				if err := s.forgetCheckpoint(ctx, id, r.proposing); err != nil {
+					return 0, err
+				}
+			}
 			s.metrics.LeasesRenewed.Inc()
 			return int64(r.ttl / time.Second), nil
 		}
@@ -109,16 +119,23 @@ func (s *Server) LeaseTimeToLive(ctx context.Context, id int64, keys bool) (*pb.
 	}
 }
 
-// timeToLiveHere answers if this member leads, after it has applied what was
-// committed when the question came.
-func (s *Server) timeToLiveHere(id int64, keys bool) (*pb.LeaseTimeToLiveResponse, error) {
+// catchUp waits, not for long, until this member has applied what is committed
+// now.
+func (s *Server) catchUp() error {
 	ctx, cancel := context.WithTimeout(context.Background(), leaseApplyWait)
 	defer cancel()
 	committed := uint64(s.node.Status().Commit)
-	if err := s.progress.wait(ctx, committed, s.stopping, api.ErrStopped); err != nil {
-		if errors.Is(err, context.DeadlineExceeded) {
-			return nil, api.ErrTimeoutApply
-		}
+	err := s.progress.wait(ctx, committed, s.stopping, api.ErrStopped)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return api.ErrTimeoutApply
+	}
+	return err
+}
+
+// timeToLiveHere answers if this member leads, after it has applied what was
+// committed when the question came.
+func (s *Server) timeToLiveHere(id int64, keys bool) (*pb.LeaseTimeToLiveResponse, error) {
+	if err := s.catchUp(); err != nil {
 		return nil, err
 	}
 	left, ttl, found, leading := s.leases.left(id, time.Now())
@@ -260,7 +277,7 @@ func (s *Server) leaseTerms() []leaseTerm {
 		if l.RemainingTTL > 0 {
 			left = time.Duration(l.RemainingTTL) * time.Second
 		}
-		terms[i] = leaseTerm{int64(l.ID), ttl, left}
+		terms[i] = leaseTerm{id: int64(l.ID), ttl: ttl, left: left, checkpointed: l.RemainingTTL > 0}
 	}
 	return terms
 }

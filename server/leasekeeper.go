@@ -8,7 +8,8 @@ import (
 
 // Lease expiry. Only the leader keeps deadlines, in memory: the replicated
 // state knows leases but no clock. A new leader gives every lease its full time
-// anew, so a lease may live longer than its TTL but never shorter.
+// anew, or what its last checkpoint said, so a lease may live longer than its TTL
+// but never shorter.
 const (
 	leaseTick         = 100 * time.Millisecond
 	revokesPerTick    = 1000
@@ -22,6 +23,8 @@ type leaseKeeper struct {
 	leading bool
 	items   map[int64]*leaseItem
 	heap    leaseHeap
+
+	proposing chan struct{} // closed when the checkpoint under way is over; nil: none
 }
 
 type leaseItem struct {
@@ -31,6 +34,8 @@ type leaseItem struct {
 	revoking bool
 	gone     chan struct{} // made by the first renewal that must wait for the end
 	place    int           // in the heap
+
+	checkpointed bool // the replicated state says, or will say, that less than ttl is left
 }
 
 type leaseHeap []*leaseItem
@@ -58,6 +63,8 @@ func (h *leaseHeap) Pop() any {
 type leaseTerm struct {
 	id        int64
 	ttl, left time.Duration
+
+	checkpointed bool
 }
 
 func newLeaseKeeper() *leaseKeeper { return &leaseKeeper{items: map[int64]*leaseItem{}} }
@@ -70,7 +77,7 @@ func (k *leaseKeeper) promote(leases []leaseTerm, now time.Time, extend time.Dur
 	k.clear()
 	k.leading = true
 	for _, l := range leases {
-		k.set(l.id, l.ttl, now.Add(l.left+extend))
+		k.set(l.id, l.ttl, now.Add(l.left+extend)).checkpointed = l.checkpointed
 	}
 	if len(leases) > promoteSpreadFrom {
 		k.spread()
@@ -117,15 +124,16 @@ func (i *leaseItem) release() {
 	}
 }
 
-func (k *leaseKeeper) set(id int64, ttl time.Duration, deadline time.Time) {
+func (k *leaseKeeper) set(id int64, ttl time.Duration, deadline time.Time) *leaseItem {
 	if item := k.items[id]; item != nil {
 		item.ttl, item.deadline, item.revoking = ttl, deadline, false
 		heap.Fix(&k.heap, item.place)
-		return
+		return item
 	}
 	item := &leaseItem{id: id, ttl: ttl, deadline: deadline}
 	k.items[id] = item
 	heap.Push(&k.heap, item)
+	return item
 }
 
 // granted is called by the applier for every new lease.
@@ -154,6 +162,9 @@ type renewal struct {
 	found   bool
 	ttl     time.Duration
 	gone    <-chan struct{} // set while the lease is being revoked: wait for it
+
+	checkpointed bool            // its checkpoint must be taken back first…
+	proposing    <-chan struct{} // …after this, if set
 }
 
 // renew gives a lease its full time from now.
@@ -174,7 +185,11 @@ func (k *leaseKeeper) renew(id int64, now time.Time) renewal {
 	}
 	item.deadline = now.Add(item.ttl)
 	heap.Fix(&k.heap, item.place)
-	return renewal{leading: true, found: true, ttl: item.ttl}
+	r := renewal{leading: true, found: true, ttl: item.ttl, checkpointed: item.checkpointed}
+	if r.checkpointed {
+		r.proposing = k.proposing
+	}
+	return r
 }
 
 // left is the time that a lease has, and its TTL.

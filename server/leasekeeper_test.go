@@ -65,7 +65,7 @@ func TestNewLeaderGivesFullTime(t *testing.T) {
 	if r := k.renew(1, second(0)); r.leading {
 		t.Fatal("a keeper that was never promoted leads")
 	}
-	k.promote([]leaseTerm{{1, 10 * time.Second, 10 * time.Second}, {2, 100 * time.Second, 30 * time.Second}}, second(0), time.Second)
+	k.promote([]leaseTerm{{id: 1, ttl: 10 * time.Second, left: 10 * time.Second}, {id: 2, ttl: 100 * time.Second, left: 30 * time.Second}}, second(0), time.Second)
 	if left, ttl, found, _ := k.left(1, second(0)); !found || left != 11*time.Second || ttl != 10*time.Second {
 		t.Errorf("lease 1: %v left of %v, found %t", left, ttl, found)
 	}
@@ -87,7 +87,7 @@ func TestManyLeasesAreSpread(t *testing.T) {
 	k := newLeaseKeeper()
 	var terms []leaseTerm
 	for i := range 3000 {
-		terms = append(terms, leaseTerm{int64(i + 1), 10 * time.Second, 10 * time.Second})
+		terms = append(terms, leaseTerm{id: int64(i + 1), ttl: 10 * time.Second, left: 10 * time.Second})
 	}
 	k.promote(terms, second(0), 0)
 	if n := len(k.due(second(11), time.Minute)); n > promotePerSecond+2 {

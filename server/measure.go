@@ -64,21 +64,6 @@ func (s *Server) registerMetrics() {
 	m.Register(alarmCollector{s})
 }
 
-// gates are the feature gates as configured.
-func (c *Config) gates() map[string]bool {
-	on := features()
-	on["CompactHashCheck"] = c.CompactHashes
-	return on
-}
-
-// featureStage is BETA for the features that are on by themselves.
-func featureStage(name string) string {
-	if name == "AllBeta" || features()[name] {
-		return "BETA"
-	}
-	return "ALPHA"
-}
-
 // clusterVersionLabel is 3.7 of 3.7.0.
 func clusterVersionLabel(v string) string {
 	if parts := strings.SplitN(v, ".", 3); len(parts) == 3 {

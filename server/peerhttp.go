@@ -246,11 +246,15 @@ func peerRequest(ctx context.Context, method, peerURL, path string, body io.Read
 
 // getPeerJSON reads a small JSON answer of another member.
 func (s *Server) getPeerJSON(ctx context.Context, peerURL, path string, into any) error {
+	return askPeerJSON(ctx, s.peerClient, peerURL, path, into)
+}
+
+func askPeerJSON(ctx context.Context, client *http.Client, peerURL, path string, into any) error {
 	r, err := peerRequest(ctx, http.MethodGet, peerURL, path, nil)
 	if err != nil {
 		return err
 	}
-	answer, err := s.peerClient.Do(r)
+	answer, err := client.Do(r)
 	if err != nil {
 		return err
 	}

@@ -14,10 +14,6 @@ import (
 	"github.com/kvorum/kvorum/server/state"
 )
 
-// applyLagMax is how far the applier may be behind the log before new
-// proposals are refused: a queue that only grows helps nobody.
-const applyLagMax = 5000
-
 // slowReadIndexAfter is when a read-index round counts as slow.
 const slowReadIndexAfter = 500 * time.Millisecond
 
@@ -35,7 +31,7 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 	if size > int(s.cfg.MaxRequestBytes) {
 		return state.Result{}, api.ErrRequestTooLarge
 	}
-	if s.applyLag() > applyLagMax {
+	if s.applyLag() > s.lagMax(r) {
 		return state.Result{}, api.ErrTooManyRequests
 	}
 	data := make([]byte, size)
@@ -84,6 +80,16 @@ func requestName(r *pb.InternalRaftRequest) string {
 		return false
 	})
 	return name
+}
+
+// lagMax is how far the applier may be behind the log before a proposal is
+// refused: a queue that only grows helps nobody. With FeaturePriorityRequest a
+// revoke of a lease, which makes the store smaller, is let in for longer.
+func (s *Server) lagMax(r *pb.InternalRaftRequest) uint64 {
+	if r.LeaseRevoke != nil {
+		return s.revokeLagMax
+	}
+	return s.cfg.applyLagMax
 }
 
 // applyLag is how many committed entries this member has not applied.

@@ -9,17 +9,14 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
-	"github.com/kvorum/kvorum/internal/version"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/proto/membershippb"
 	"github.com/kvorum/kvorum/server/api"
@@ -33,7 +30,6 @@ const (
 	httpStreamsMax = 250
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
-	versionsEvery     = 4 * time.Second
 	// RPCs run on so many goroutines that are kept: their stacks have grown to
 	// what a request needs. When all are taken, gRPC starts more.
 	streamWorkers = 1024
@@ -82,7 +78,7 @@ func (s *Server) servePeers(ctx context.Context) error {
 		side      string
 		listeners []listener
 		handler   http.Handler
-	}{{"peer", s.peerListeners, s.peerHandler()}, {"client", s.probeListeners, probes}} {
+	}{{"peer", s.peerListeners, s.gate.guard(s.peerHandler())}, {"client", s.probeListeners, probes}} {
 		for _, l := range list.listeners {
 			if list.side == "peer" {
 				s.log.Info("serving peer traffic", "address", l.Addr().String())
@@ -112,7 +108,10 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
+	defer func() { // the listener may be closed before ctx ends, its connections may not stay
+		stop()
+		_ = srv.Close()
+	}()
 	err := srv.Serve(l)
 	if errors.Is(err, http.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 		return nil
@@ -214,7 +213,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
 	)...)
 	services.Register(g)
-	healthpb.RegisterHealthServer(g, health.NewServer())
+	healthpb.RegisterHealthServer(g, s.health)
 	s.metrics.RPCs.Expect(g.GetServiceInfo())
 	return g
 }
@@ -228,90 +227,4 @@ func (s *Server) interceptors(guard api.Guard) ([]grpc.UnaryServerInterceptor, [
 		stream = slices.Insert(stream, 1, s.audit.stream)
 	}
 	return unary, stream
-}
-
-// runVersions decides, on the leader, the version that all members understand:
-// the lowest of them, and 3.0.0 until all of them are known.
-func (s *Server) runVersions(ctx context.Context) error {
-	decide := func() {
-		if s.leading() {
-			s.decideVersion(ctx)
-		}
-	}
-	changes := s.node.Changes()
-	ticker := time.NewTicker(versionsEvery)
-	defer ticker.Stop()
-	for {
-		decide()
-		select {
-		case <-changes:
-			changes = s.node.Changes()
-		case <-ticker.C:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-func (s *Server) decideVersion(ctx context.Context) {
-	const undecided = "3.0.0"
-	current := s.machine.ClusterVersion()
-	if current == version.Storage {
-		return
-	}
-	wanted, known := version.Storage, true
-	for _, m := range s.machine.Members() {
-		if m.ID == s.self {
-			continue
-		}
-		v, ok := s.versionOf(ctx, m.PeerURLs)
-		if !ok {
-			known = false
-			break
-		}
-		if older(v, wanted) {
-			wanted = v
-		}
-	}
-	if !known {
-		wanted = undecided
-		if current != "" {
-			return
-		}
-	}
-	if wanted == current || (current != "" && older(wanted, current)) {
-		return
-	}
-	err := s.proposeInternal(ctx, &pb.InternalRaftRequest{ClusterVersionSet: &membershippb.ClusterVersionSetRequest{Ver: wanted}})
-	if err != nil && ctx.Err() == nil {
-		s.log.Warn("cluster version was not set", "version", wanted, "error", err.Error())
-	}
-}
-
-// older compares X.Y.Z versions by their two first numbers.
-func older(a, b string) bool {
-	var aMajor, aMinor, bMajor, bMinor int
-	_, errA := fmt.Sscanf(a, "%d.%d", &aMajor, &aMinor)
-	_, errB := fmt.Sscanf(b, "%d.%d", &bMajor, &bMinor)
-	if errA != nil || errB != nil {
-		return false
-	}
-	return aMajor < bMajor || (aMajor == bMajor && aMinor < bMinor)
-}
-
-// versionOf asks a member for its version, as X.Y.0.
-func (s *Server) versionOf(ctx context.Context, peerURLs []string) (string, bool) {
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	for _, u := range peerURLs {
-		var v versions
-		if err := s.getPeerJSON(ctx, u, "/version", &v); err != nil {
-			continue
-		}
-		parts := strings.SplitN(v.Server, ".", 3)
-		if len(parts) >= 2 {
-			return parts[0] + "." + parts[1] + ".0", true
-		}
-	}
-	return "", false
 }

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
 
 	"github.com/kvorum/kvorum/internal/version"
 	"github.com/kvorum/kvorum/mvcc"
@@ -54,17 +55,25 @@ type Server struct {
 	waiters  *waiters
 	progress progress
 	leases   *leaseKeeper
-	quota    quota
+
+	fastKeepAlive bool   // renewals do not wait for the applier
+	revokeLagMax  uint64 // as applyLagMax, of revokes
+
+	quota quota
 
 	clientTLS       *secure.Files // nil: no URL needs it
 	peerTLS         *secure.Files // nil: no URL needs it
 	peerClient      *http.Client
+	peerDial        peerDial // nil: as the system chooses
 	peerListeners   []listener
 	clientListeners []listener
 	probeListeners  []listener
 	httpListeners   []listener // none: HTTP is served on clientListeners
 	grpc            *grpc.Server
+	gate            startGate
+	health          *health.Server
 
+	downgraded    chan struct{} // a downgrade was begun or ended
 	snapshots     chan takenSnapshot
 	snapshotIndex uint64 // owner: applier
 
@@ -96,15 +105,20 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{
-		tokens: tokens,
-		cfg:    cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
-		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
-		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}),
+		tokens: tokens, fastKeepAlive: cfg.enabled(FeatureFastLeaseKeepAlive),
+		cfg: cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
+		health: health.NewServer(), waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
+		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
+	}
+	s.revokeLagMax = cfg.applyLagMax
+	if cfg.enabled(FeaturePriorityRequest) {
+		s.revokeLagMax *= 2
 	}
 	if err := s.openTLS(); err != nil {
 		return nil, err
 	}
-	s.peerClient = peer.NewClient(peer.Config{TLS: s.dialTLS()})
+	s.peerDial = s.dialPeers()
+	s.peerClient = peer.NewClient(peer.Config{TLS: s.dialTLS(), Dial: s.peerDial})
 	if err := s.openListeners(ctx); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -132,6 +146,10 @@ func (s *Server) open(ctx context.Context) error {
 		disk.close()
 		return err
 	}
+	if err := s.defragmentAtStart(ctx); err != nil {
+		disk.close()
+		return err
+	}
 	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
 	s.registerMetrics()
 	if err := errors.Join(s.openAudit(), s.openTracer(ctx)); err != nil {
@@ -147,7 +165,7 @@ func (s *Server) link() (err error) {
 	s.transport, err = peer.New(peer.Config{
 		Self: uint64(s.self), Cluster: s.cluster, LocalURLsNow: s.localPeerURLs,
 		Version: version.API, Receiver: receiver{s}, Observer: s.metrics.Peers, Logger: s.log, SnapDir: s.snapDir,
-		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(),
+		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(), Dial: s.peerDial,
 	})
 	if err != nil {
 		return err
@@ -157,7 +175,7 @@ func (s *Server) link() (err error) {
 		ID: raft.MemberID(s.self), ElectionTicks: s.cfg.electionTicks(), HeartbeatTicks: 1,
 		TickEvery: time.Duration(s.cfg.HeartbeatMillis) * time.Millisecond, InitialTicks: s.initialTicks(), PreVote: s.cfg.PreVote,
 		Log: raft.NewDiskLog(s.disk.log, s.snapDir, s.cfg.UnsafeNoFsync), Start: s.disk.start,
-		Transport: s.transport, Snapshots: s, Logger: s.log.With("logger", "raft"), Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
+		Transport: s.transport, Snapshots: s, Logger: s.log.With("logger", "raft"), Rand: rand.Reader, CatchUpEntries: s.cfg.catchUpEntries(),
 	})
 	if err != nil {
 		return err
@@ -189,7 +207,7 @@ func (s *Server) initialTicks() int {
 func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
-		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.CompactHashes,
+		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.enabled(FeatureCompactHashCheck),
 		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep, LockMemory: s.cfg.MemoryLock,
 	}
 }
@@ -238,17 +256,38 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // start starts every long-lived goroutine of the member; docs/map.md lists
-// them.
+// them. If the data is to be checked first, all but the peer listeners wait for
+// that.
 func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	a := &applier{Server: s, bootApplied: s.store.Applied().Index, told: versionsOf(s.machine)}
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
-	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal}
-	for _, run := range []func(context.Context) error{
-		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runExpiry,
-		s.runSnapshots, s.runPurge, s.runVersions, compact.run, s.servePeers, s.publish,
-	} {
-		group.Go(func() error { return run(ctx) })
+	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal, every: revisionModePeriod}
+	runs := []func(context.Context) error{
+		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry,
+		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
+		compact.run, s.publish,
 	}
+	startAll := func() {
+		s.gate.open.Store(true)
+		for _, run := range runs {
+			group.Go(func() error { return run(ctx) })
+		}
+	}
+	group.Go(func() error { return s.servePeers(ctx) })
+	if !s.cfg.enabled(FeatureInitialCorruptCheck) {
+		startAll()
+		return
+	}
+	group.Go(func() error {
+		err := s.checkAtStart(ctx)
+		if ctx.Err() != nil {
+			return nil // told to stop meanwhile
+		}
+		if err == nil {
+			startAll()
+		}
+		return err
+	})
 }
 
 // stop ends everything that waits, then the goroutines.

@@ -31,13 +31,13 @@ func (a *applier) offerSnapshot(last raft.Entry) {
 	if a.store.Applied().Index > uint64(last.Index) {
 		return
 	}
-	if uint64(last.Index)-a.snapshotIndex <= a.cfg.SnapshotCount {
+	if uint64(last.Index)-a.snapshotIndex <= a.cfg.SnapshotCount && !a.forceSnapshot {
 		return
 	}
 	meta := raft.SnapshotMeta{Index: last.Index, Term: last.Term, Conf: raftConf(a.machine.ConfState())}
 	select {
 	case a.snapshots <- takenSnapshot{meta, wal.LegacyTree(a.membership())}:
-		a.snapshotIndex = uint64(last.Index)
+		a.snapshotIndex, a.forceSnapshot = uint64(last.Index), false
 	default:
 	}
 }

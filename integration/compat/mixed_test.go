@@ -11,8 +11,14 @@ import (
 // mixedCluster is a cluster in which the named members are etcd 3.7 and the others are Kvorum.
 func mixedCluster(t *testing.T, etcds ...string) *env {
 	t.Helper()
+	return mixedClusterWith(t, nil, etcds...)
+}
+
+// mixedClusterWith gives all members more flags.
+func mixedClusterWith(t *testing.T, args []string, etcds ...string) *env {
+	t.Helper()
 	kvorum, etcd := kvorumBinary(t), etcdBinary(t)
-	c := startCluster(t, process.Options{Binary: kvorum, Size: 3, Prepare: func(m *process.Member, _ string) error {
+	c := startCluster(t, process.Options{Binary: kvorum, Size: 3, Args: args, Prepare: func(m *process.Member, _ string) error {
 		for _, name := range etcds {
 			if m.Name == name {
 				m.Binary = etcd

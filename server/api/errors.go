@@ -52,7 +52,9 @@ var (
 	ErrElectionSession      = errors.New("election: session is expired")                                               // campaign with a lease that lives
 	ErrMutexSession         = errors.New("mutex: session is expired")                                                  // lock with a lease that lives
 	ErrLeaderField          = errors.New("\"leader\" field must be provided")                                          // say which leadership
-	ErrDowngradeUnsupported = errors.New("Downgrade is not supported by this version")                                 // stay at this version
+	ErrDowngradeTarget      = errors.New("etcdserver: invalid downgrade target version")                               // go down one minor version at a time
+	ErrDowngradeInProgress  = errors.New("etcdserver: cluster has a downgrade job in progress")                        // cancel it first
+	ErrUnknownMethod        = errors.New("etcdserver: unknown method")                                                 // use a known action
 )
 
 // row says how an error looks on the wire. An empty text means the error's own.
@@ -141,7 +143,9 @@ func table() []row {
 		{ErrClientVersion, codes.InvalidArgument, ""},
 		{ErrStreamSort, codes.Unimplemented, ""},
 		{ErrStreamFilters, codes.Unimplemented, ""},
-		{ErrDowngradeUnsupported, codes.Unimplemented, ""},
+		{ErrDowngradeTarget, codes.InvalidArgument, ""},
+		{ErrDowngradeInProgress, codes.FailedPrecondition, ""},
+		{ErrUnknownMethod, codes.Unknown, ""},
 		{context.Canceled, codes.Canceled, ""},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, ""},
 	}

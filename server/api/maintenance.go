@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"google.golang.org/grpc"
 
@@ -55,7 +54,7 @@ func (m Maintenance) Status(context.Context, *pb.StatusRequest) (*pb.StatusRespo
 
 // Defragment gives free pages of the database file back to the disk.
 func (m Maintenance) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
-	if err := m.store.Defragment(ctx); err != nil {
+	if err := m.member.Defragment(ctx); err != nil {
 		return nil, m.errors.Status(err)
 	}
 	return &pb.DefragmentResponse{}, nil
@@ -121,25 +120,4 @@ func (m Maintenance) MoveLeader(ctx context.Context, r *pb.MoveLeaderRequest) (*
 		return nil, m.errors.Status(err)
 	}
 	return &pb.MoveLeaderResponse{}, nil
-}
-
-// Downgrade answers a cancel; checking and starting a downgrade is refused,
-// since this version writes only its own storage format.
-func (m Maintenance) Downgrade(_ context.Context, r *pb.DowngradeRequest) (*pb.DowngradeResponse, error) {
-	version := m.machine.ClusterVersion()
-	if version == "" {
-		return nil, m.errors.Status(ErrClusterVersion)
-	}
-	if r.Action != pb.DowngradeRequest_CANCEL {
-		return nil, m.errors.Status(ErrDowngradeUnsupported)
-	}
-	return &pb.DowngradeResponse{Header: m.current(), Version: majorMinor(version)}, nil
-}
-
-// majorMinor is 3.7 of 3.7.0.
-func majorMinor(version string) string {
-	if i := strings.LastIndexByte(version, '.'); strings.Count(version, ".") == 2 {
-		return version[:i]
-	}
-	return version
 }

@@ -44,6 +44,8 @@ type Member interface {
 	UpdateMember(ctx context.Context, id uint64, peerURLs []string) error
 	PromoteMember(ctx context.Context, id uint64) error
 	MoveLeader(ctx context.Context, to uint64) error
+	// Defragment gives free pages of the database file back to the disk.
+	Defragment(ctx context.Context) error
 
 	// OnLeaderLost calls fn once when this member has been without a leader for
 	// three election timeouts; stop ends the interest.

@@ -19,6 +19,9 @@ type Options struct {
 	MaxLearners int
 }
 
+// NoLearners is a MaxLearners that allows none.
+const NoLearners = -1
+
 // Machine applies committed commands to a store. See the package comment for
 // which goroutine may call what.
 type Machine struct {
