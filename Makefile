@@ -5,7 +5,7 @@ SEED  ?=
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
-.PHONY: help build run test check lint bench sim linear fuzz soak proto proto-check docs clean
+.PHONY: help build run test kubernetes check lint bench sim linear fuzz soak proto proto-check docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ test: build ## all tests, those against etcd's own clients included
 	$(GO) test ./...
 	cd integration/compat && $(GO) test -timeout 20m ./...
 
+kubernetes: ## kube-apiserver's storage code against Kvorum
+	cd integration/kubernetes && $(GO) test -timeout 20m ./...
+
 check: lint proto-check ## formatting, vet, linters, generated code up to date
 
 lint:
@@ -27,6 +30,7 @@ lint:
 	$(GO) vet ./...
 	$(GO) vet -tags failpoints ./internal/... ./server/... ./raft/... ./mvcc/...
 	cd integration/compat && $(GO) vet ./...
+	cd integration/kubernetes && $(GO) vet ./...
 	$(LINT_TOOL) golangci-lint run --timeout 10m ./...
 
 bench: build ## Kvorum beside a real etcd, in alternating rounds (BENCH_FLAGS=...)

@@ -33,9 +33,11 @@ type globalFlags struct {
 	srvDomain, srvName            string
 	insecureSRV                   bool
 	requestBytesMax, recvBytesMax int
+	lockTimeout                   time.Duration // for database files
 }
 
 func (g *globalFlags) register(f *pflag.FlagSet) {
+	g.lockTimeout = lockTimeout
 	f.StringSliceVar(&g.endpoints, "endpoints", []string{"127.0.0.1:2379"}, "where the cluster is: host:port, several with commas; also http://, https://, unix://, unixs://")
 	f.StringVarP(&g.writeOut, "write-out", "w", "simple", "how results look: simple, json, fields, protobuf or table")
 	f.BoolVar(&g.hex, "hex", false, "show bytes and IDs in hexadecimal")

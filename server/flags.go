@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net/url"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -288,7 +289,7 @@ func authFlags(fs *flag.FlagSet, c *Config) {
 }
 
 func printUsage(out io.Writer, fs *flag.FlagSet) {
-	fmt.Fprintln(out, "Usage:\n\n  kvorum [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
+	fmt.Fprintln(out, "Usage:\n\n  "+filepath.Base(os.Args[0])+" [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
 	fs.PrintDefaults()
 }
 
