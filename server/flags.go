@@ -373,3 +373,13 @@ func shortSource(src *slog.Source) string {
 	}
 	return fmt.Sprintf("%s:%d", strings.Join(parts, "/"), src.Line)
 }
+
+// Flags are the flags of the server with their defaults, sorted by name.
+func Flags() (all []*flag.Flag) {
+	c, warn := DefaultConfig(), []string(nil)
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	defineFlags(fs, &c)
+	defineOtherFlags(fs, &warn)
+	fs.VisitAll(func(f *flag.Flag) { all = append(all, f) })
+	return all
+}
