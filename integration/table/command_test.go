@@ -31,7 +31,7 @@ func commandRows(w *world) (rows []row) {
 		group := strings.TrimSpace(f[0] + " " + f[1])
 		at := slices.IndexFunc(trees[f[0]], func(d ctl.Description) bool { return d.Path == f[1] && d.Runs })
 		if at < 0 {
-			rows = append(rows, row{group, "command", refused, "there is no such command"})
+			rows = append(rows, row{group, "command", absent, "there is no such command"})
 			continue
 		}
 		rows = append(rows, row{group, "command", met, ""})
@@ -56,7 +56,7 @@ func flagOf(d ctl.Description, group string, want [2]string) row {
 	r := row{group: group, name: "--" + want[0], state: met}
 	switch f, ok := d.Flags[want[0]]; {
 	case !ok:
-		r.state, r.why = refused, "not defined"
+		r.state, r.why = absent, "not defined"
 	case !sameDefault(f.Default, want[1]):
 		r.state, r.why = differs, "the default is "+strconv.Quote(f.Default)+", not "+strconv.Quote(want[1])
 	}

@@ -8,7 +8,11 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 )
 
+// ownFields is the first field number that Kvorum may use for what it adds.
+const ownFields = 10000
+
 func fieldRows(w *world) (rows []row) {
+	known := map[protoreflect.FullName]bool{}
 	for _, f := range facts(w.T, "etcd/fields.txt", 4) {
 		name := protoreflect.FullName(f[0])
 		r := row{group: string(name.Parent()), name: string(name.Name()), state: met}
@@ -22,15 +26,37 @@ func fieldRows(w *world) (rows []row) {
 		}
 		switch {
 		case err != nil:
-			r.state, r.why = refused, "not there"
+			r.state, r.why = absent, "not there"
 		default:
 			if got := describe(d); got != strings.Join(f[1:3], " ") {
 				r.state, r.why = differs, fmt.Sprintf("it is %q, not %q", got, strings.Join(f[1:3], " "))
 			}
 		}
+		known[name] = true
 		rows = append(rows, r)
 	}
+	w.unknownFields(known)
 	return rows
+}
+
+// unknownFields: a field with one of etcd's numbers that etcd has not would one
+// day be something else.
+func (w *world) unknownFields(known map[protoreflect.FullName]bool) {
+	w.Helper()
+	var visit func(m protoreflect.MessageDescriptor)
+	visit = func(m protoreflect.MessageDescriptor) {
+		for i := range m.Fields().Len() {
+			if f := m.Fields().Get(i); f.Number() < ownFields && !known[f.FullName()] {
+				w.Errorf("etcd/fields.txt does not have %s", f.FullName())
+			}
+		}
+	}
+	for name := range known {
+		d, err := protoregistry.GlobalFiles.FindDescriptorByName(name.Parent())
+		if m, ok := d.(protoreflect.MessageDescriptor); err == nil && ok {
+			visit(m)
+		}
+	}
 }
 
 func enumValue(name protoreflect.FullName) (protoreflect.Descriptor, error) {

@@ -29,7 +29,7 @@ func flagRows(w *world) (rows []row) {
 				r.state, r.why = differs, "the server takes it"
 			}
 		case !known:
-			r.state, r.why = refused, "not defined"
+			r.state, r.why = absent, "not defined"
 		default:
 			r.state, r.why = tryFlag(w, f[2])
 			if r.state == met && !isValue && !sameDefault(got, f[1]) {
@@ -77,11 +77,7 @@ func tryFlag(w *world, args string) (state, string) {
 	}
 	switch {
 	case err != nil && strings.Contains(err.Error(), "not supported by this version"):
-		text := err.Error()
-		if _, reason, found := strings.Cut(text, "for flag "); found {
-			_, text, _ = strings.Cut(reason, ": ")
-		}
-		return refused, text
+		return refused, regexp.MustCompile(`(--[a-z-]+(=|: )|feature gate ).*not supported by this version.*$`).FindString(err.Error())
 	case err != nil:
 		w.Errorf("%s: %v", args, err)
 		return refused, err.Error()
@@ -119,7 +115,7 @@ func subcommandRows(w *world) (rows []row) {
 			text = string(out)
 			help[f[0]] = text
 		}
-		r := row{group: "etcd " + f[0], name: "--" + f[1], state: refused, why: "there is no such command"}
+		r := row{group: "etcd " + f[0], name: "--" + f[1], state: absent, why: "there is no such command"}
 		if strings.Contains(text, "listen-addr") {
 			r.why = "not defined"
 		}

@@ -34,7 +34,7 @@ func metricRows(w *world) (rows []row) {
 		case family != nil && strings.ToLower(family.GetType().String()) != f[1]:
 			r.state, r.why = differs, "it is a "+strings.ToLower(family.GetType().String())
 		case family == nil && f[4] != "":
-			r.state, r.why = refused, f[4]
+			r.state, r.why = absent, f[4]
 		}
 		rows = append(rows, r)
 	}

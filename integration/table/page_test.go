@@ -48,9 +48,10 @@ const (
 	warned  state = "met, with a warning"
 	differs state = "differs"
 	refused state = "refused"
+	absent  state = "absent"
 )
 
-func states() []state { return []state{met, warned, differs, refused} }
+func states() []state { return []state{met, warned, differs, refused, absent} }
 
 // world is a member that rows are found out with.
 type world struct {
@@ -198,17 +199,25 @@ func write(all []filled) string {
 	}
 	b.WriteString("\n## Not met\n\n| what | state | why |\n|---|---|---|\n")
 	for _, f := range all {
-		for _, r := range f.rows {
-			if r.state != met {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", cell(strings.TrimSpace(r.group+" "+r.name)), r.state, cell(r.why))
-			}
-		}
+		f.writeNotMet(&b)
 	}
 	for _, f := range all {
 		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| of | what | state |\n|---|---|---|\n", f.title, f.about)
 		f.writeGroups(&b)
 	}
 	return b.String()
+}
+
+// writeNotMet puts rows that follow each other and are alike into one line.
+func (f filled) writeNotMet(b *strings.Builder) {
+	rows := slices.DeleteFunc(slices.Clone(f.rows), func(r row) bool { return r.state == met })
+	for len(rows) > 0 {
+		first, names := rows[0], []string(nil)
+		for len(rows) > 0 && rows[0].group == first.group && rows[0].state == first.state && rows[0].why == first.why {
+			names, rows = append(names, rows[0].name), rows[1:]
+		}
+		fmt.Fprintf(b, "| %s | %s | %s |\n", cell(strings.TrimSpace(first.group+" "+strings.Join(names, ", "))), first.state, cell(first.why))
+	}
 }
 
 // writeGroups puts what is met into one line per group; the rest gets lines of

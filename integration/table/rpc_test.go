@@ -121,7 +121,7 @@ func rpcRows(w *world) (rows []row) {
 		for _, path := range strings.Fields(strings.Trim(f[4], "-")) {
 			r := row{group: "JSON gateway", name: path, state: met}
 			if why := w.post(path); why != "" {
-				r.state, r.why = refused, why
+				r.state, r.why = absent, why
 			}
 			rows = append(rows, r)
 		}
