@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -289,7 +288,7 @@ func authFlags(fs *flag.FlagSet, c *Config) {
 }
 
 func printUsage(out io.Writer, fs *flag.FlagSet) {
-	fmt.Fprintln(out, "Usage:\n\n  "+filepath.Base(os.Args[0])+" [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
+	fmt.Fprintln(out, "Usage:\n\n  "+programName()+" [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
 	fs.PrintDefaults()
 }
 
@@ -372,14 +371,4 @@ func shortSource(src *slog.Source) string {
 		parts = parts[len(parts)-2:]
 	}
 	return fmt.Sprintf("%s:%d", strings.Join(parts, "/"), src.Line)
-}
-
-// Flags are the flags of the server with their defaults, sorted by name.
-func Flags() (all []*flag.Flag) {
-	c, warn := DefaultConfig(), []string(nil)
-	fs := flag.NewFlagSet("", flag.ContinueOnError)
-	defineFlags(fs, &c)
-	defineOtherFlags(fs, &warn)
-	fs.VisitAll(func(f *flag.Flag) { all = append(all, f) })
-	return all
 }

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -18,6 +17,7 @@ import (
 	"github.com/kvorum/kvorum/ctl"
 	"github.com/kvorum/kvorum/integration/process"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server"
 )
 
 func formats() []string { return []string{"simple", "json", "fields", "protobuf", "table"} }
@@ -120,22 +120,24 @@ func (t *tool) run(name, line, format string) outcome {
 	if format != "simple" {
 		args = append([]string{"-w", format}, args...)
 	}
-	cmd := exec.Command(filepath.Join(t.dir, name), args...) //nolint:gosec // our own program
-	cmd.Dir, cmd.Env = t.dir, append(os.Environ(), "ETCDCTL_ENDPOINTS="+t.member.Endpoint())
-	if slices.Contains(args, "--endpoints") || name != "etcdctl" {
-		cmd.Env = os.Environ()
+	env := os.Environ()
+	if !slices.Contains(args, "--endpoints") {
+		env = append(env, "ETCDCTL_ENDPOINTS="+t.member.Endpoint())
 	}
-	cmd.Stdin = strings.NewReader(strings.ReplaceAll(strings.TrimPrefix(stdin, " "), `\n`, "\n"))
 	if hold {
+		cmd := exec.Command(filepath.Join(t.dir, name), args...) //nolint:gosec // our own program
+		cmd.Env = env
 		return t.hold(cmd)
 	}
 	var out, talk bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &talk
-	err := cmd.Run()
-	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
-		t.Fatal(err)
-	}
-	return outcome{cmd.ProcessState.ExitCode(), out.String(), talk.String()}
+	code := ctl.Main(ctl.Config{
+		Args: append([]string{name}, args...), Env: env, Version: "test", Stdout: &out, Stderr: &talk,
+		Stdin: strings.NewReader(strings.ReplaceAll(strings.TrimPrefix(stdin, " "), `\n`, "\n")),
+		Restore: func(ctx context.Context, o ctl.RestoreOptions) error {
+			return server.Restore(ctx, server.RestoreOptions(o))
+		},
+	})
+	return outcome{code, out.String(), talk.String()}
 }
 
 // hold waits until the command prints something, or ends, and interrupts it.

@@ -43,8 +43,7 @@ func fieldRows(w *world) (rows []row) {
 // day be something else.
 func (w *world) unknownFields(known map[protoreflect.FullName]bool) {
 	w.Helper()
-	var visit func(m protoreflect.MessageDescriptor)
-	visit = func(m protoreflect.MessageDescriptor) {
+	visit := func(m protoreflect.MessageDescriptor) {
 		for i := range m.Fields().Len() {
 			if f := m.Fields().Get(i); f.Number() < ownFields && !known[f.FullName()] {
 				w.Errorf("etcd/fields.txt does not have %s", f.FullName())

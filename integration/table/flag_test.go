@@ -72,8 +72,8 @@ func star(list []string) string {
 func tryFlag(w *world, args string) (state, string) {
 	w.Helper()
 	r, err := server.ParseFlags(splitFlags(args), nil, io.Discard)
-	if err == nil {
-		_, err = r.Config.Logger()
+	if err == nil && strings.Contains(args, "--log-outputs") { // parsed when the log is opened
+		err = tryStart(args)
 	}
 	switch {
 	case err != nil && strings.Contains(err.Error(), "not supported by this version"):
@@ -85,6 +85,16 @@ func tryFlag(w *world, args string) (state, string) {
 		return warned, r.Warn[0]
 	}
 	return met, ""
+}
+
+// tryStart starts a server that cannot have its data where it is told to, and
+// gives what else it has against the flags.
+func tryStart(args string) error {
+	out, _ := exec.Command(filepath.Join(programs, "kvorum"), append(splitFlags(args), "--data-dir=/dev/null/x")...).CombinedOutput()
+	if said := regexp.MustCompile(`--[a-z-]+: [^"\n]* not supported by this version[^"\n]*`).Find(out); said != nil {
+		return errors.New(string(said))
+	}
+	return nil
 }
 
 // splitFlags splits before each flag: values have blanks.
@@ -124,7 +134,7 @@ func subcommandRows(w *world) (rows []row) {
 				continue
 			}
 			r.state, r.why = met, ""
-			if got := printedDefault(m[2]); f[2] != "?" && !sameDefault(got, f[2]) && !(zero(got) && zero(f[2])) {
+			if got := printedDefault(m[2]); f[2] != "?" && !sameDefault(got, f[2]) && (!zero(got) || !zero(f[2])) {
 				r.state, r.why = differs, "the default is "+strconv.Quote(got)+", not "+strconv.Quote(f[2])
 			}
 		}
