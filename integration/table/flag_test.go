@@ -16,6 +16,7 @@ import (
 
 func flagRows(w *world) (rows []row) {
 	defaults := flagDefaults(w)
+	w.vars["$LOG"] = filepath.Join(w.TempDir(), "log")
 	for _, f := range facts(w.T, "etcd/flags.txt", 3) {
 		name, value, isValue := strings.Cut(f[0], " ")
 		r := row{group: "etcd", name: "--" + name, state: met}
@@ -71,6 +72,7 @@ func star(list []string) string {
 
 func tryFlag(w *world, args string) (state, string) {
 	w.Helper()
+	args = w.fill(args)
 	r, err := server.ParseFlags(splitFlags(args), nil, io.Discard)
 	if err == nil && strings.Contains(args, "--log-outputs") { // parsed when the log is opened
 		err = tryStart(args)
