@@ -145,9 +145,10 @@ func subcommandRows(w *world) (rows []row) {
 	return rows
 }
 
-// printedDefault is what a help text says in brackets.
+// printedDefault is what a help text says in brackets, when it is a value: some
+// say in words what an empty one means.
 func printedDefault(help string) string {
-	m := regexp.MustCompile(`\(default (?:"(.*?)"|\[(.*?)\]|(.*?))\)`).FindStringSubmatch(help)
+	m := regexp.MustCompile(`\(default (?:"(.*?)"|\[(.*?)\]|(\d\S*|true|false))\)`).FindStringSubmatch(help)
 	if m == nil {
 		return ""
 	}
