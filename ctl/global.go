@@ -262,8 +262,13 @@ func (a *app) readLine() (string, error) {
 func newOptions(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "options", Short: "List the flags that every command takes", Args: cobra.ArbitraryArgs,
+		Example: "  " + a.name + " options",
 		RunE: func(*cobra.Command, []string) error {
-			a.printf("Every command takes these flags; each can also be set in the environment, such as ETCDCTL_ENDPOINTS.\n\n%s", a.root.PersistentFlags().FlagUsages())
+			also := "; each can also be set in the environment, such as ETCDCTL_ENDPOINTS"
+			if a.name == nameOffline {
+				also = ""
+			}
+			a.printf("Every command takes these flags%s.\n\n%s", also, a.root.PersistentFlags().FlagUsages())
 			return nil
 		},
 	}

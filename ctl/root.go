@@ -150,6 +150,9 @@ func pad(s string, width int) string {
 func newBench(a *app) *cobra.Command {
 	c := bench.Command()
 	c.PersistentPreRunE = func(*cobra.Command, []string) error { return a.readEnv() }
+	for _, each := range append(c.Commands(), c) {
+		each.Example = strings.ReplaceAll(each.Example, nameOwn+" ", a.name+" ")
+	}
 	return c
 }
 
