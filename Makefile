@@ -5,7 +5,7 @@ SEED  ?=
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
-.PHONY: help build run test check lint bench sim linear fuzz soak proto proto-check docs clean
+.PHONY: help build run test kubernetes check lint bench sim linear fuzz soak proto proto-check compat docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,9 +16,13 @@ build: ## build bin/kvorum and bin/kvctl
 run: build ## build, start a node, write, read, watch; the node goes on until Ctrl-C
 	./examples/first-steps.sh
 
-test: build ## all tests, those against etcd's own clients included
+test: build ## all tests, those with etcd's own clients and Kubernetes' storage code included
 	$(GO) test ./...
 	cd integration/compat && $(GO) test -timeout 20m ./...
+	cd integration/kubernetes && $(GO) test -timeout 20m ./...
+
+kubernetes: ## kube-apiserver's storage code against Kvorum
+	cd integration/kubernetes && $(GO) test -timeout 20m ./...
 
 check: lint proto-check ## formatting, vet, linters, generated code up to date
 
@@ -27,6 +31,7 @@ lint:
 	$(GO) vet ./...
 	$(GO) vet -tags failpoints ./internal/... ./server/... ./raft/... ./mvcc/...
 	cd integration/compat && $(GO) vet ./...
+	cd integration/kubernetes && $(GO) vet ./...
 	$(LINT_TOOL) golangci-lint run --timeout 10m ./...
 
 bench: build ## Kvorum beside a real etcd, in alternating rounds (BENCH_FLAGS=...)
@@ -53,7 +58,10 @@ proto-check: ## fail when the checked-in code differs from what `make proto` mak
 	@$(PROTO_TOOL) buf lint proto --config buf.yaml && $(PROTO_TOOL) buf generate -o .proto-check
 	@for f in $$(cd .proto-check/proto && find . -name '*.pb.go'); do cmp -s .proto-check/proto/$$f proto/$$f || { echo "proto/$$f is not what make proto makes"; rm -rf .proto-check; exit 1; }; done; rm -rf .proto-check
 
-docs: ## check that the pages in docs/ name functions that exist
+compat: build ## write docs/compat.md: what of etcd is there, found out from a running member
+	KVORUM_UPDATE=1 $(GO) test -count=1 -run 'TestCompatPage|TestMetricsAreNamedAsInEtcd' ./server ./integration/table
+
+docs: compat ## write docs/compat.md; check that the pages in docs/ name functions that exist
 	$(GO) test -count=1 ./integration/tidy
 
 clean: ## remove what build made

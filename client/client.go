@@ -33,6 +33,9 @@ type Config struct {
 	// TLS is used for https and unixs endpoints, and for those without a
 	// scheme when it is set.
 	TLS *tls.Config
+	// TLSNow takes the place of TLS when it is set: it is called for each new
+	// connection, such as to use certificates that have been replaced.
+	TLSNow func() *tls.Config
 	// User and Password are exchanged for a token by New. Token, when set, is
 	// sent as it is and never renewed.
 	User, Password, Token string
@@ -219,10 +222,13 @@ func (c *Client) credentials() credentials.TransportCredentials {
 	secure := false
 	for _, s := range c.cfg.Endpoints {
 		e, _ := parseEndpoint(s)
-		secure = secure || e.secure || (!e.scheme && c.cfg.TLS != nil)
+		secure = secure || e.secure || (!e.scheme && (c.cfg.TLS != nil || c.cfg.TLSNow != nil))
 	}
 	if !secure {
 		return insecure.NewCredentials()
+	}
+	if c.cfg.TLSNow != nil {
+		return freshTLS{c.cfg.TLSNow}
 	}
 	if c.cfg.TLS == nil {
 		return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12})

@@ -117,6 +117,7 @@ type watchLoop struct {
 	pending []*Watcher // created but not confirmed, in order of creation
 	byID    map[int64]*Watcher
 	lastID  int64
+	asked   bool // for progress, and not passed on yet
 
 	stream   pb.Watch_WatchClient // nil between streams
 	cancel   context.CancelFunc
@@ -171,8 +172,19 @@ func (l *watchLoop) obey(c watchCommand) {
 			l.create(c.w)
 		}
 	case watchProgress:
-		l.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
+		l.asked = true
+		l.ask()
 	}
+}
+
+// ask passes a question for progress on, once every watcher stands: the member
+// answers for those that it knows.
+func (l *watchLoop) ask() {
+	if !l.asked || l.stream == nil || len(l.pending) > 0 {
+		return
+	}
+	l.asked = false
+	l.send(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
 }
 
 // open starts a stream and creates every watcher on it. Waiting for the
@@ -288,6 +300,7 @@ func (l *watchLoop) receive(in watchIncoming) {
 	switch {
 	case r.Created:
 		l.created(r)
+		l.ask()
 	case r.WatchId == -1 && !r.Canceled:
 		for w := range l.all {
 			if w.live {

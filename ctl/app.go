@@ -83,13 +83,33 @@ func Main(c Config) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
-	a := &app{Config: c, ctx: ctx, name: "kvctl", log: newLogger(c.Stderr)}
-	if strings.HasPrefix(filepath.Base(c.Args[0]), "etcdctl") {
-		a.name = "etcdctl"
-	}
-	a.root = newRoot(a)
+	a := newApp(ctx, c)
 	a.root.SetArgs(c.Args[1:])
 	return a.report(a.root.ExecuteContext(ctx))
+}
+
+// The names that the tool may be called by, as a link or a copy. Under each it
+// behaves as the program of that name.
+const (
+	nameOwn     = "kvctl"
+	nameOnline  = "etcdctl"
+	nameOffline = "etcdutl"
+)
+
+func newApp(ctx context.Context, c Config) *app {
+	a := &app{Config: c, ctx: ctx, name: nameOwn, log: newLogger(c.Stderr)}
+	for _, name := range []string{nameOnline, nameOffline} {
+		if strings.HasPrefix(filepath.Base(c.Args[0]), name) {
+			a.name = name
+		}
+	}
+	if a.name == nameOffline {
+		a.root = newOfflineRoot(a)
+	} else {
+		a.root = newRoot(a)
+	}
+	completeFlags(a.root)
+	return a
 }
 
 // report tells what went wrong and returns the exit code.

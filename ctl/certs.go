@@ -25,13 +25,13 @@ type certsDir struct {
 }
 
 func newCerts(a *app) *cobra.Command {
-	return group("certs", "Certificates for a private cluster", newCertsInit(a), newCertsIssue(a), newCertsShow(a))
+	return group("certs", "Make certificates for a private cluster", newCertsInit(a), newCertsIssue(a), newCertsShow(a))
 }
 
 func newCertsInit(a *app) *cobra.Command {
 	d, name := certsDir{}, ""
 	c := &cobra.Command{
-		Use: "init", Short: "Makes a certificate authority", Args: cobra.NoArgs,
+		Use: "init", Short: "Make a certificate authority", Args: cobra.NoArgs,
 		Example: "  " + a.name + " certs init",
 		RunE:    func(*cobra.Command, []string) error { return d.init(a, name) },
 	}
@@ -44,7 +44,7 @@ func newCertsIssue(a *app) *cobra.Command {
 	d := certsDir{}
 	member, client, hosts := false, false, []string(nil)
 	c := &cobra.Command{
-		Use: "issue --member|--client NAME[=HOST,HOST...]...", Short: "Issues certificates for members or for clients", Args: cobra.MinimumNArgs(1),
+		Use: "issue --member|--client NAME[=HOST,HOST...]...", Short: "Issue certificates for members or for clients", Args: cobra.MinimumNArgs(1),
 		Example: "  " + a.name + " certs issue --member m1=10.0.0.1 m2=10.0.0.2 m3=10.0.0.3,m3.example.com\n  " + a.name + " certs issue --client root",
 		RunE: func(_ *cobra.Command, args []string) error {
 			if member == client {
@@ -68,7 +68,7 @@ func newCertsIssue(a *app) *cobra.Command {
 func newCertsShow(a *app) *cobra.Command {
 	d := certsDir{}
 	c := &cobra.Command{
-		Use: "show [FILE...]", Short: "Shows what certificates say", Args: cobra.ArbitraryArgs,
+		Use: "show [FILE...]", Short: "Show what certificates say", Args: cobra.ArbitraryArgs,
 		Example: "  " + a.name + " certs show\n  " + a.name + " certs show certs/m1.pem -w json",
 		RunE:    func(_ *cobra.Command, files []string) error { return d.show(a, files) },
 	}

@@ -89,14 +89,14 @@ func (c command) fill(l load, prefix string) error {
 func (c command) memory() (float64, error) {
 	ctx, cancel := c.after()
 	defer cancel()
-	secure, err := c.tlsConfig()
+	fresh, err := c.tlsConfig()
 	if err != nil {
 		return 0, err
 	}
 	url := c.Endpoints()[0]
 	if !strings.Contains(url, "://") {
 		url = "http://" + url
-		if secure != nil {
+		if fresh != nil {
 			url = "https" + strings.TrimPrefix(url, "http")
 		}
 	}
@@ -104,7 +104,10 @@ func (c command) memory() (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	transport := &http.Transport{TLSClientConfig: secure}
+	transport := &http.Transport{}
+	if fresh != nil {
+		transport.TLSClientConfig = fresh()
+	}
 	defer transport.CloseIdleConnections()
 	answer, err := (&http.Client{Transport: transport}).Do(r)
 	if err != nil {

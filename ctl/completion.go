@@ -1,6 +1,38 @@
 package ctl
 
-import "github.com/spf13/cobra"
+import (
+	"slices"
+
+	"github.com/spf13/cobra"
+)
+
+// flagValues are what the shell offers after a flag that takes one of a few
+// words; after others it offers files.
+func flagValues() map[string][]string {
+	return map[string][]string{
+		"write-out":   {"simple", "json", "fields", "protobuf", "table"},
+		"order":       {"ASCEND", "DESCEND"},
+		"sort-by":     {"CREATE", "KEY", "MODIFY", "VALUE", "VERSION"},
+		"consistency": {"l", "s"},
+		"load":        {"s", "m", "l", "xl"},
+	}
+}
+
+// completeFlags tells the shell about flagValues, for a command and all below.
+func completeFlags(c *cobra.Command) {
+	for name, values := range flagValues() {
+		if c.LocalFlags().Lookup(name) == nil {
+			continue
+		}
+		offer := cobra.FixedCompletions(slices.Clone(values), cobra.ShellCompDirectiveNoFileComp)
+		if err := c.RegisterFlagCompletionFunc(name, offer); err != nil {
+			panic(err) // registered twice
+		}
+	}
+	for _, child := range c.Commands() {
+		completeFlags(child)
+	}
+}
 
 func newCompletion(a *app) *cobra.Command {
 	return &cobra.Command{

@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"os"
 	"path/filepath"
 	"time"
 
@@ -16,7 +15,7 @@ func newDefrag(a *app) *cobra.Command {
 		Example: "  " + a.name + " defrag --cluster",
 		RunE: func(*cobra.Command, []string) error {
 			if dataDir != "" {
-				return a.defragFile(filepath.Join(dataDir, "member", "snap", "db"))
+				return a.defragmentFile(databasePath(dataDir))
 			}
 			return a.long(func(c command) error { return c.defrag(cluster) })
 		},
@@ -51,12 +50,23 @@ func (c command) defrag(cluster bool) error {
 	return nil
 }
 
-func (a *app) defragFile(path string) error {
-	if _, err := os.Stat(path); err != nil {
-		return err
+// newOfflineDefrag is defrag of the tool that knows no endpoints.
+func newOfflineDefrag(a *app) *cobra.Command {
+	var dataDir string
+	c := &cobra.Command{
+		Use: "defrag", Short: "Give the free space in a stopped member's database file back to the disk",
+		Example: "  " + a.name + " defrag --data-dir default.etcd",
+		RunE:    func(*cobra.Command, []string) error { return a.defragmentFile(databasePath(dataDir)) },
 	}
-	return defragmentFile(a.ctx, path)
+	c.Flags().StringVar(&dataDir, "data-dir", "", "the member's data `folder`")
+	if err := c.MarkFlagRequired("data-dir"); err != nil {
+		panic(err) // the line above defines it
+	}
+	return c
 }
+
+// databasePath is where a member has its database.
+func databasePath(dataDir string) string { return filepath.Join(dataDir, "member", "snap", "db") }
 
 // chosen are the given endpoints, or those that the members announce.
 func (c command) chosen(cluster bool) ([]string, error) {

@@ -1,7 +1,6 @@
 package ctl
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -26,16 +25,19 @@ func fileStatus(path string) (print.FileStatus, error) {
 	}, err
 }
 
-// fileLockMax is how long to wait for a member that has the file open.
-const fileLockMax = 10 * time.Second
+// lockTimeout is how long to wait for a member that has the file open.
+const lockTimeout = 10 * time.Second
 
 // defragmentFile rewrites the database of a stopped member.
-func defragmentFile(ctx context.Context, path string) error {
-	s, err := mvcc.Open(path, mvcc.Options{LockTimeout: fileLockMax})
+func (a *app) defragmentFile(path string) error {
+	if _, err := os.Stat(path); err != nil {
+		return err
+	}
+	s, err := mvcc.Open(path, mvcc.Options{LockTimeout: a.global.lockTimeout})
 	if err != nil {
 		return fmt.Errorf("%w (is the member stopped?)", err)
 	}
-	return errors.Join(s.Defragment(ctx), s.Close())
+	return errors.Join(s.Defragment(a.ctx), s.Close())
 }
 
 func newHashKV(a *app) *cobra.Command {

@@ -3,9 +3,9 @@ package ctl
 import (
 	"bufio"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
@@ -17,6 +17,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kvorum/kvorum/client"
+	"github.com/kvorum/kvorum/server/secure"
 )
 
 // globalFlags are the flags that every command has.
@@ -32,9 +33,11 @@ type globalFlags struct {
 	srvDomain, srvName            string
 	insecureSRV                   bool
 	requestBytesMax, recvBytesMax int
+	lockTimeout                   time.Duration // for database files
 }
 
 func (g *globalFlags) register(f *pflag.FlagSet) {
+	g.lockTimeout = lockTimeout
 	f.StringSliceVar(&g.endpoints, "endpoints", []string{"127.0.0.1:2379"}, "where the cluster is: host:port, several with commas; also http://, https://, unix://, unixs://")
 	f.StringVarP(&g.writeOut, "write-out", "w", "simple", "how results look: simple, json, fields, protobuf or table")
 	f.BoolVar(&g.hex, "hex", false, "show bytes and IDs in hexadecimal")
@@ -127,7 +130,7 @@ func (a *app) connect() (*client.Client, error) {
 		return nil, err
 	}
 	g := &a.global
-	secure, err := a.tlsConfig()
+	fresh, err := a.tlsConfig()
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +143,7 @@ func (a *app) connect() (*client.Client, error) {
 		return nil, err
 	}
 	c, err := client.New(client.Config{
-		Endpoints: endpoints, TLS: secure, User: user, Password: password, Token: g.token,
+		Endpoints: endpoints, TLSNow: fresh, User: user, Password: password, Token: g.token,
 		DialTimeout: g.dialTimeout, KeepAliveTime: g.keepaliveTime, KeepAliveTimeout: g.keepaliveLimit,
 		SendBytesMax: g.requestBytesMax, RecvBytesMax: g.recvBytesMax, Log: a.log,
 	})
@@ -150,7 +153,9 @@ func (a *app) connect() (*client.Client, error) {
 	return c, nil
 }
 
-func (a *app) tlsConfig() (*tls.Config, error) {
+// tlsConfig gives what each new connection uses, from the files as they are
+// then; nil is no TLS.
+func (a *app) tlsConfig() (func() *tls.Config, error) {
 	g, flags := &a.global, a.root.PersistentFlags()
 	for _, name := range []string{"cacert", "cert", "key"} {
 		if f := flags.Lookup(name); f.Changed && f.Value.String() == "" {
@@ -163,24 +168,21 @@ func (a *app) tlsConfig() (*tls.Config, error) {
 	if g.cert == "" && g.cacert == "" && !g.skipVerify && g.insecureTransport {
 		return nil, nil
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: g.skipVerify} //nolint:gosec // asked for
-	if g.cert != "" {
-		pair, err := tls.LoadX509KeyPair(g.cert, g.key)
-		if err != nil {
-			return nil, badArgs("%w", err)
-		}
-		c.Certificates = []tls.Certificate{pair}
+	files, err := secure.Open(secure.Options{
+		CertFile: g.cert, KeyFile: g.key, TrustedCAFile: g.cacert, TrustAnyServer: g.skipVerify, Log: a.tlsLog(),
+	})
+	if err != nil {
+		return nil, badArgs("%w", err)
 	}
-	if g.cacert != "" {
-		pem, err := os.ReadFile(g.cacert)
-		if err != nil {
-			return nil, badArgs("%w", err)
-		}
-		if c.RootCAs = x509.NewCertPool(); !c.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, badArgs("%s holds no certificate", g.cacert)
-		}
+	return files.Client, nil
+}
+
+// tlsLog keeps files that were replaced to itself unless --debug is given.
+func (a *app) tlsLog() *slog.Logger {
+	if a.global.debug {
+		return a.log
 	}
-	return c, nil
+	return slog.New(slog.DiscardHandler)
 }
 
 // endpoints are those of the flag, or of the DNS when asked for.
@@ -260,8 +262,13 @@ func (a *app) readLine() (string, error) {
 func newOptions(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "options", Short: "List the flags that every command takes", Args: cobra.ArbitraryArgs,
+		Example: "  " + a.name + " options",
 		RunE: func(*cobra.Command, []string) error {
-			a.printf("Every command takes these flags; each can also be set in the environment, such as ETCDCTL_ENDPOINTS.\n\n%s", a.root.PersistentFlags().FlagUsages())
+			also := "; each can also be set in the environment, such as ETCDCTL_ENDPOINTS"
+			if a.name == nameOffline {
+				also = ""
+			}
+			a.printf("Every command takes these flags%s.\n\n%s", also, a.root.PersistentFlags().FlagUsages())
 			return nil
 		},
 	}

@@ -12,41 +12,70 @@ import (
 
 // newRoot is the tool with all its commands.
 func newRoot(a *app) *cobra.Command {
+	root := bareRoot(a, "Read, write and watch the keys of a Kvorum cluster, and look after its members.")
+	a.global.register(root.PersistentFlags())
+	addGroups(root, []commandGroup{
+		{"kv", "Key-value commands:", []*cobra.Command{
+			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
+		}},
+		{"cluster", "Cluster maintenance commands:", []*cobra.Command{
+			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMoveLeader(a), newSnapshot(a),
+		}},
+		{"concurrency", "Concurrency commands:", []*cobra.Command{newElect(a), newLock(a)}},
+		{"auth", "Authentication commands:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
+		{"utility", "Utility commands:", []*cobra.Command{newBench(a), newCerts(a), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
+	})
+	return root
+}
+
+// newOfflineRoot is the tool under the name etcdutl: what works on files of a
+// stopped member or on snapshots, and knows no endpoints.
+func newOfflineRoot(a *app) *cobra.Command {
+	a.envRead = true // etcdutl reads no variables
+	root := bareRoot(a, "Look after the files of stopped members and snapshots of a Kvorum cluster.")
+	f := root.PersistentFlags()
+	f.StringVarP(&a.global.writeOut, "write-out", "w", "simple", "how results look: simple, json, fields or table")
+	f.DurationVar(&a.global.lockTimeout, "timeout", lockTimeout, "give up when another process has kept the database locked this long")
+	addGroups(root, []commandGroup{
+		{"cluster", "Cluster maintenance commands:", []*cobra.Command{
+			newOfflineDefrag(a), newHashKV(a), newMigrate(a), group("snapshot", "Look at a snapshot, and make a new cluster from it", newSnapshotRestore(a), newSnapshotStatus(a)),
+		}},
+		{"utility", "Utility commands:", []*cobra.Command{newCompletion(a), newOptions(a), newVersion(a)}},
+	})
+	return root
+}
+
+// bareRoot has no commands and no flags yet.
+func bareRoot(a *app, short string) *cobra.Command {
 	root := &cobra.Command{
-		Use: a.name, Short: "Read, write and watch the keys of a Kvorum cluster, and look after its members.",
-		SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
+		Use: a.name, Short: short, SilenceErrors: true, SilenceUsage: true, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	a.global.register(root.PersistentFlags())
 	root.PersistentFlags().SortFlags = true
 	root.SetOut(a.Stdout)
 	root.SetErr(a.Stderr)
 	root.SetIn(a.Stdin)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return &usageError{cmd, err} })
 	root.SetUsageFunc(usage(a))
-	for _, g := range []struct {
-		id, title string
-		commands  []*cobra.Command
-	}{
-		{"kv", "Keys:", []*cobra.Command{
-			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
-		}},
-		{"cluster", "Members and data:", []*cobra.Command{
-			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMoveLeader(a), newSnapshot(a),
-		}},
-		{"concurrency", "Locks and elections:", []*cobra.Command{newElect(a), newLock(a)}},
-		{"auth", "Users and roles:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
-		{"utility", "Tools:", []*cobra.Command{newBench(a), newCerts(a), newCheck(a), newCompletion(a), newMakeMirror(a), newOptions(a), newVersion(a)}},
-	} {
+	root.CompletionOptions.DisableDefaultCmd = true
+	root.SetHelpCommand(newHelp(a))
+	return root
+}
+
+// commandGroup is a heading of the help with what is below it.
+type commandGroup struct {
+	id, title string
+	commands  []*cobra.Command
+}
+
+func addGroups(root *cobra.Command, groups []commandGroup) {
+	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
 		for _, c := range g.commands {
 			c.GroupID = g.id
 			root.AddCommand(c)
 		}
 	}
-	root.CompletionOptions.DisableDefaultCmd = true
-	root.SetHelpCommand(newHelp(a))
-	return root
 }
 
 // usage shows the flags of a command without the global ones, which have a
@@ -121,6 +150,9 @@ func pad(s string, width int) string {
 func newBench(a *app) *cobra.Command {
 	c := bench.Command()
 	c.PersistentPreRunE = func(*cobra.Command, []string) error { return a.readEnv() }
+	for _, each := range append(c.Commands(), c) {
+		each.Example = strings.ReplaceAll(each.Example, nameOwn+" ", a.name+" ")
+	}
 	return c
 }
 
@@ -155,5 +187,6 @@ func group(use, short string, children ...*cobra.Command) *cobra.Command {
 		},
 	}
 	c.AddCommand(children...)
+	c.Example = children[0].Example
 	return c
 }

@@ -11,11 +11,15 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-const readyLine = "ready to serve client requests"
+const (
+	readyLine     = "ready to serve client requests"
+	eventuallyMax = 30 * time.Second
+)
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
@@ -52,6 +56,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("ENDPOINT", endpoint)
 			return nil
 		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"eventually": eventually},
 		Condition: func(name string) (bool, error) {
 			if name == "own" { // the script may change what others would notice
 				return shared == "" || os.Getenv("KVORUM_TEST_ALONE") != "", nil
@@ -59,6 +64,24 @@ func TestScripts(t *testing.T) {
 			return false, fmt.Errorf("unknown condition %s", name)
 		},
 	})
+}
+
+// eventually repeats a shell command until it succeeds.
+func eventually(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: eventually 'command'")
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(eventuallyMax); ; <-tick.C {
+		err := ts.Exec("sh", "-c", args[0])
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			ts.Fatalf("%s: %v within %s", args[0], err, eventuallyMax)
+		}
+	}
 }
 
 // startServer starts a server for one script and stops it after.

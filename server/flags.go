@@ -252,6 +252,6 @@ func authFlags(fs *flag.FlagSet, c *Config) {
 }
 
 func printUsage(out io.Writer, fs *flag.FlagSet) {
-	fmt.Fprintln(out, "Usage:\n\n  kvorum [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
+	fmt.Fprintln(out, "Usage:\n\n  "+programName()+" [flags]\n      Start a member. Every flag may also be given as ETCD_<FLAG>, as in ETCD_NAME.\n\nFlags:")
 	fs.PrintDefaults()
 }

@@ -29,8 +29,8 @@ type tree struct {
 	files []source
 }
 
-// load parses every Go file of the main module: all but the modules of their
-// own under tools/ and integration/compat, and generated code.
+// load parses every Go file of the main module: not the modules of their own,
+// and not generated code.
 func load(t *testing.T) tree {
 	t.Helper()
 	tr := tree{fset: token.NewFileSet()}
@@ -40,7 +40,7 @@ func load(t *testing.T) tree {
 		}
 		rel := relative(t, path)
 		if d.IsDir() {
-			if rel == ".git" || rel == "tools" || rel == "bin" || rel == "integration/compat" || d.Name() == "testdata" || rel == ".proto-check" {
+			if rel == ".git" || rel == "tools" || rel == "bin" || rel != "." && hasModule(path) || d.Name() == "testdata" || rel == ".proto-check" {
 				return filepath.SkipDir
 			}
 			return nil
@@ -62,6 +62,11 @@ func load(t *testing.T) tree {
 		t.Fatalf("found only %d Go files: the walk is broken", len(tr.files))
 	}
 	return tr
+}
+
+func hasModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
 }
 
 func root(t *testing.T) string {

@@ -331,6 +331,40 @@ func TestBrokenFilesLeaveTheGoodOnes(t *testing.T) {
 	}
 }
 
+// If this fails, a member or a tool that starts in the moment in which its
+// certificate is replaced gives up, though a retry would do.
+func TestOpeningWhileFilesAreReplaced(t *testing.T) {
+	w := newWorld(t)
+	first, second := w.issue(w.ca, member("127.0.0.1")), w.issue(w.ca, member("127.0.0.1"))
+	w.store("server", first)
+	w.write("server-key.pem", second.Key) // half of the way
+	opened := make(chan error, 1)
+	go func() {
+		_, err := Open(w.opts)
+		opened <- err
+	}()
+	select {
+	case err := <-opened:
+		t.Fatalf("gave up at once: %v", err)
+	case <-time.After(2 * rereadAfter):
+	}
+	w.write("server.pem", second.Cert)
+	if err := <-opened; err != nil {
+		t.Fatal(err)
+	}
+	w.write("server-key.pem", first.Key)
+	old := time.Now().Add(-time.Hour)
+	for _, name := range []string{"server.pem", "server-key.pem"} {
+		if err := os.Chtimes(w.file(name), old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	started := time.Now()
+	if _, err := Open(w.opts); err == nil || time.Since(started) > settledAfter {
+		t.Errorf("files that do not fit and that nobody changes: %v after %s", err, time.Since(started))
+	}
+}
+
 // If this fails, an old protocol or a weak cipher that was switched off can be
 // negotiated.
 func TestVersionsAndCiphers(t *testing.T) {

@@ -13,6 +13,9 @@ import (
 // change again without a new time stamp, so it is read again the next time.
 const settledAfter = time.Second
 
+// rereadAfter is the pause before files that are being replaced are read again.
+const rereadAfter = 20 * time.Millisecond
+
 // watched is the parsed content of a few files that belong together, such as a
 // certificate and its key. It is read again when one of them has changed.
 //
@@ -47,16 +50,26 @@ func (s stamp) equal(o stamp) bool {
 
 func newWatched[T any](log *slog.Logger, paths []string, parse func([][]byte) (T, error)) (*watched[T], error) {
 	w := &watched[T]{paths: paths, parse: parse, log: log}
-	stamps, err := w.stat()
-	if err != nil {
-		return nil, err
+	for deadline := time.Now().Add(settledAfter); ; <-time.After(rereadAfter) {
+		stamps, err := w.stat()
+		if err != nil {
+			return nil, err
+		}
+		c, err := w.read(stamps)
+		switch {
+		case err == nil:
+			w.good.Store(c)
+			return w, nil
+		case settled(stamps) || time.Now().After(deadline):
+			return nil, err
+		}
 	}
-	c, err := w.read(stamps)
-	if err != nil {
-		return nil, err
-	}
-	w.good.Store(c)
-	return w, nil
+}
+
+// settled tells of files that nobody has changed for a while. Those that were
+// changed just now may be a new key beside the old certificate.
+func settled(stamps []stamp) bool {
+	return !slices.ContainsFunc(stamps, func(s stamp) bool { return time.Since(s.modified) < settledAfter })
 }
 
 // get is the newest content that is good.
