@@ -60,7 +60,9 @@ func (l *gatewayLink) close() {
 
 // gatewayHandler serves /v3/ and /v3beta/.
 func (s *Server) gatewayHandler(conn grpc.ClientConnInterface) http.Handler {
-	g := gateway.New(conn, jsonGrowth*(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes))
+	messageBytesMax := int(s.cfg.MaxRequestBytes) + grpcOverheadBytes
+	limits := gateway.Limits{JSONBytesMax: jsonGrowth * messageBytesMax, MessageBytesMax: messageBytesMax}
+	g := gateway.New(conn, limits, s.cfg.CORS)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.certificateIsALogin(r) {
 			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)

@@ -24,7 +24,11 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 			s.serveVersion(w, r)
 		}
 	})
-	mux.Handle("/debug/vars", expvar.Handler())
+	mux.HandleFunc("/debug/vars", func(w http.ResponseWriter, r *http.Request) {
+		if isMethod(w, r, http.MethodGet) {
+			expvar.Handler().ServeHTTP(w, r)
+		}
+	})
 	if s.cfg.EnablePprof {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
@@ -141,7 +145,6 @@ func (s *Server) runProbes(w http.ResponseWriter, r *http.Request, path string, 
 	failed, lines := false, ""
 	for _, p := range probes {
 		if slices.Contains(r.URL.Query()["exclude"], p.name) {
-			lines += fmt.Sprintf("[+]%s excluded: ok\n", p.name)
 			continue
 		}
 		err := p.check(r.Context())

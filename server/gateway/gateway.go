@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,15 +25,22 @@ const metadataPrefix = "Grpc-Metadata-"
 // Gateway serves /v3/ and, for old clients, /v3beta/. Its methods may be called
 // from any goroutine.
 type Gateway struct {
-	conn         grpc.ClientConnInterface
-	routes       map[string]*route // by path; never written after New
-	jsonBytesMax int
+	conn    grpc.ClientConnInterface
+	routes  map[string]*route // by path; never written after New
+	limits  Limits
+	origins []string
 }
 
-// New is a gateway to the server behind conn. It reads at most jsonBytesMax
-// bytes of JSON for one message.
-func New(conn grpc.ClientConnInterface, jsonBytesMax int) *Gateway {
-	return &Gateway{conn: conn, routes: routes(), jsonBytesMax: jsonBytesMax}
+// Limits bound what one message of a client may cost.
+type Limits struct {
+	JSONBytesMax    int // of the message as it is read
+	MessageBytesMax int // that gRPC takes, told to whose message has more
+}
+
+// New is a gateway to the server behind conn. Pages of the origins may open
+// WebSockets; none or "*" is all.
+func New(conn grpc.ClientConnInterface, limits Limits, origins []string) *Gateway {
+	return &Gateway{conn: conn, routes: routes(), limits: limits, origins: origins}
 }
 
 // ServeHTTP is http.Handler's.
@@ -43,59 +49,94 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if old, ok := strings.CutPrefix(path, "/v3beta/"); ok {
 		path = "/v3/" + old
 	}
-	w.Header().Set("Content-Type", "application/json")
-	rt, ok := g.routes[path]
-	switch {
-	case !ok:
-		writeError(w, status.New(codes.NotFound, "Not Found"))
-	case r.Method != http.MethodPost:
-		writeError(w, status.New(codes.Unimplemented, "Method Not Allowed"))
-	case rt.unary():
-		g.call(w, r, rt)
-	default:
-		g.stream(w, r, rt)
+	rt := g.routes[path]
+	if isUpgrade(r) {
+		g.bridge(w, r, rt)
+		return
 	}
+	control := http.NewResponseController(w)
+	_ = g.serve(w, r, rt, func(error) {
+		_ = control.SetReadDeadline(time.Unix(1, 0)) // a client that sends no more must not keep us
+	})
+}
+
+// serve answers one request. It calls hangUp, if the client may have more to
+// say, when nobody will listen any longer. The error is what the client was told.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request, rt *route, hangUp func(error)) error {
+	w.Header().Set("Content-Type", "application/json")
+	switch {
+	case rt == nil:
+		return writeError(w, status.Error(codes.NotFound, "Not Found"))
+	case methodOf(r) != http.MethodPost:
+		return writeError(w, status.Error(codes.Unimplemented, "Method Not Allowed"))
+	}
+	ctx, stop, err := withMetadata(r)
+	if err != nil {
+		return writeError(w, err)
+	}
+	defer stop()
+	r = r.WithContext(ctx)
+	if rt.unary() {
+		return g.call(w, r, rt)
+	}
+	return g.stream(w, r, rt, hangUp)
+}
+
+// methodOf is the method of a request: a form may name another.
+func methodOf(r *http.Request) string {
+	override := r.Header.Get("X-HTTP-Method-Override")
+	if override == "" || r.Method != http.MethodPost || r.Header.Get("Content-Type") != "application/x-www-form-urlencoded" {
+		return r.Method
+	}
+	return strings.ToUpper(override)
 }
 
 // call serves a unary method.
-func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) {
+func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) error {
 	request, answer := rt.request.New().Interface(), rt.answer.New().Interface()
-	requests := newRequests(r.Body, g.jsonBytesMax)
+	requests := newRequests(r.Body, g.limits)
 	if err := requests.next(request); err != nil && !errors.Is(err, io.EOF) {
-		writeError(w, status.Convert(err))
-		return
+		return writeError(w, err)
 	}
 	requests.drain()
 	var header metadata.MD
-	err := g.conn.Invoke(withMetadata(r), rt.method, request, answer, grpc.Header(&header))
+	err := g.conn.Invoke(r.Context(), rt.method, request, answer, grpc.Header(&header))
 	var body []byte
 	if err == nil {
 		body, err = encode(answer)
 	}
 	if err != nil {
-		writeError(w, status.Convert(err))
-		return
+		return writeError(w, err)
 	}
 	writeMetadata(w, header)
 	_, _ = w.Write(body)
+	return nil
 }
 
 // stream serves a method whose answer is a stream.
-func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, rt *route) {
-	control := http.NewResponseController(w)
-	_ = control.EnableFullDuplex() // HTTP/2 is, always
-	ctx, cancel := context.WithCancelCause(withMetadata(r))
+func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, rt *route, hangUp func(error)) (failed error) {
+	_ = http.NewResponseController(w).EnableFullDuplex() // HTTP/2 is, always
+	ctx, cancel := context.WithCancelCause(r.Context())
+	requests := newRequests(r.Body, g.limits)
+	requests.strict = isUpgraded(w)
+	var only proto.Message
+	if !rt.stream.ClientStreams {
+		only = rt.request.New().Interface()
+		if err := requests.next(only); err != nil && !errors.Is(err, io.EOF) {
+			cancel(nil)
+			return writeError(w, err)
+		}
+	}
 	s, err := g.conn.NewStream(ctx, &rt.stream, rt.method)
 	if err != nil {
 		cancel(nil)
-		writeStreamError(w, status.Convert(err))
-		return
+		return writeStreamError(w, err)
 	}
 	var sending sync.WaitGroup
 	sent := make(chan struct{})
 	sending.Go(func() {
 		defer close(sent)
-		if err := send(s, newRequests(r.Body, g.jsonBytesMax), rt); err != nil {
+		if err := send(s, requests, rt, only); err != nil {
 			cancel(err)
 		}
 	})
@@ -103,39 +144,41 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, rt *route) {
 		cancel(nil)
 		select {
 		case <-sent:
-		default: // a client that sends no more must not keep us
-			_ = control.SetReadDeadline(time.Unix(1, 0))
+		default:
+			hangUp(failed)
 		}
 		sending.Wait()
 	}()
-	receive(ctx, w, s, rt)
+	return receive(ctx, w, s, rt)
 }
 
 // send passes on what the client sends, until it has said all. A method that
-// takes one request gets one, empty if need be.
-func send(s grpc.ClientStream, requests *requests, rt *route) error {
-	for {
+// takes one request gets only, which has been read. What follows a good message
+// and is none ends what the client says, as with etcd: its stream goes on.
+func send(s grpc.ClientStream, requests *requests, rt *route, only proto.Message) error {
+	if only != nil {
+		_ = s.SendMsg(only) // the receiving side learns of errors
+		err := s.CloseSend()
+		requests.drain()
+		return err
+	}
+	for first := true; ; first = false {
 		m := rt.request.New().Interface()
 		err := requests.next(m)
 		switch {
-		case errors.Is(err, io.EOF) && rt.stream.ClientStreams:
+		case errors.Is(err, io.EOF), status.Code(err) == codes.InvalidArgument && !first && !requests.strict:
 			return s.CloseSend()
-		case err != nil && !errors.Is(err, io.EOF):
+		case err != nil:
 			return err
 		}
 		if err := s.SendMsg(m); err != nil {
 			return nil // the receiving side learns why
 		}
-		if !rt.stream.ClientStreams {
-			err := s.CloseSend()
-			requests.drain()
-			return err
-		}
 	}
 }
 
 // receive writes each answer on a line of its own, until the stream ends.
-func receive(ctx context.Context, w http.ResponseWriter, s grpc.ClientStream, rt *route) {
+func receive(ctx context.Context, w http.ResponseWriter, s grpc.ClientStream, rt *route) error {
 	control := http.NewResponseController(w)
 	for first := true; ; first = false {
 		m := rt.answer.New().Interface()
@@ -146,34 +189,34 @@ func receive(ctx context.Context, w http.ResponseWriter, s grpc.ClientStream, rt
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return
-		case err != nil:
-			if why := context.Cause(ctx); why != nil {
-				err = why
+			if first {
+				w.Header().Del("Content-Type") // of nothing
+				_ = control.Flush()
 			}
-			endStream(w, status.Convert(err), first)
-			return
+			return nil
+		case err != nil:
+			if why := context.Cause(ctx); status.Code(why) != codes.Unknown && why != nil {
+				err = why // what the client sent
+			}
+			return endStream(w, err, first)
 		}
 		if first {
 			header, _ := s.Header()
 			writeMetadata(w, header)
 		}
-		if err := writeLine(w, "result", body); err != nil {
-			return
-		}
-		if err := control.Flush(); err != nil {
-			return
+		if err := errors.Join(writeLine(w, "result", body), control.Flush()); err != nil {
+			return status.Error(codes.Canceled, err.Error())
 		}
 	}
 }
 
 // endStream tells of an error: by the HTTP status while that is still possible.
-func endStream(w http.ResponseWriter, st *status.Status, first bool) {
+func endStream(w http.ResponseWriter, err error, first bool) error {
 	if first {
-		writeStreamError(w, st)
-		return
+		return writeStreamError(w, err)
 	}
-	_ = writeLine(w, "error", encodeStatus(st))
+	_ = writeLine(w, "error", encodeStatus(status.Convert(err)))
+	return err
 }
 
 func writeLine(w io.Writer, key string, body []byte) error {
@@ -182,28 +225,6 @@ func writeLine(w io.Writer, key string, body []byte) error {
 	line = append(append(line, body...), "}\n"...)
 	_, err := w.Write(line)
 	return err
-}
-
-// withMetadata is the context of a request, with the metadata that its headers
-// stand for. The mark that it came through here turns off users by certificate.
-func withMetadata(r *http.Request) context.Context {
-	md := metadata.MD{}
-	for name, values := range r.Header {
-		if key, ok := strings.CutPrefix(name, metadataPrefix); ok && key != "" {
-			md.Append(key, values...)
-		}
-	}
-	md.Append("authorization", r.Header.Values("Authorization")...)
-	md.Set("grpcgateway-accept", cmp.Or(r.Header.Get("Accept"), "*/*"))
-	return metadata.NewOutgoingContext(r.Context(), md)
-}
-
-func writeMetadata(w http.ResponseWriter, md metadata.MD) {
-	for key, values := range md {
-		for _, v := range values {
-			w.Header().Add(metadataPrefix+key, v)
-		}
-	}
 }
 
 // encode is compact JSON: what protojson puts between tokens is not stable.
