@@ -110,6 +110,10 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer stop()
 	err := srv.Serve(l)
@@ -160,7 +164,7 @@ func (s *Server) serveClients(ctx context.Context) error {
 	handler = grpcByContentType(s.grpc, handler)
 	for _, l := range s.clientListeners {
 		split := newSplitter(l, "client", s.log)
-		split.grpc = newBranch(l)
+		split.grpc, split.streamsMax = newBranch(l), s.cfg.MaxConcurrentStreams
 		group.Go(func() error { return split.run(ctx) })
 		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.grpc)) })
 		group.Go(func() error { return s.serveHTTP(ctx, split.http, handler) })
