@@ -48,19 +48,21 @@ type Config struct {
 	ElectionTickAdvance bool
 	PreVote             bool
 
-	SnapshotCount      uint64 // applied entries between raft snapshots
-	CatchUpEntries     uint64 // log entries kept in memory for slow followers
-	SnapshotsMax       int    // .snap files kept, 0 = all
-	WALsMax            int    // unlocked segments kept, 0 = all
-	QuotaBackendBytes  int64  // 0 = 2 GiB, negative = off
-	BatchInterval      time.Duration
-	BatchLimit         int
-	UnsafeNoFsync      bool
-	CompactionBatch    int
-	CompactionSleep    time.Duration
-	CompactHashes      bool
-	AutoCompactionMode string // CompactPeriodic or CompactRevision
-	AutoCompaction     string // retention; "0" = off
+	SnapshotCount     uint64 // applied entries between raft snapshots
+	CatchUpEntries    uint64 // log entries kept in memory for slow followers
+	SnapshotsMax      int    // .snap files kept, 0 = all
+	WALsMax           int    // unlocked segments kept, 0 = all
+	QuotaBackendBytes int64  // 0 = 2 GiB, negative = off
+	BatchInterval     time.Duration
+	BatchLimit        int
+	UnsafeNoFsync     bool
+	CompactionBatch   int
+	CompactionSleep   time.Duration
+	CompactHashes     bool
+	// StopServiceOnDefrag sends gRPC clients elsewhere during a defragmentation.
+	StopServiceOnDefrag bool
+	AutoCompactionMode  string // CompactPeriodic or CompactRevision
+	AutoCompaction      string // retention; "0" = off
 
 	MaxRequestBytes      uint
 	MaxTxnOps            uint

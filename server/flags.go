@@ -261,6 +261,8 @@ func (c *Config) setFeatures(list string) error {
 			return fmt.Errorf("invalid value of %s: %w", name, err)
 		case name == "CompactHashCheck":
 			c.CompactHashes = on
+		case name == "StopGRPCServiceOnDefrag":
+			c.StopServiceOnDefrag = on
 		case on != normal:
 			return fmt.Errorf("feature gate %s=%t is not supported by this version", name, on)
 		}

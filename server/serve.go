@@ -14,8 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
-	"google.golang.org/grpc/health"
-	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/kvorum/kvorum/internal/version"
@@ -214,9 +212,10 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: s.cfg.KeepAliveMinTime}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: s.cfg.KeepAliveInterval, Timeout: s.cfg.KeepAliveTimeout}),
 	)
+	s.registerHealth(g, services)
 	services.Register(g)
-	healthpb.RegisterHealthServer(g, health.NewServer())
 	s.metrics.RPCs.Expect(g.GetServiceInfo())
+	registerReflection(g)
 	return g
 }
 

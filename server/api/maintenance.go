@@ -55,6 +55,10 @@ func (m Maintenance) Status(context.Context, *pb.StatusRequest) (*pb.StatusRespo
 
 // Defragment gives free pages of the database file back to the disk.
 func (m Maintenance) Defragment(ctx context.Context, _ *pb.DefragmentRequest) (*pb.DefragmentResponse, error) {
+	if m.defrag != nil {
+		m.defrag(true)
+		defer m.defrag(false)
+	}
 	if err := m.store.Defragment(ctx); err != nil {
 		return nil, m.errors.Status(err)
 	}

@@ -69,6 +69,7 @@ type Services struct {
 	errors  *Errors
 	limits  Limits
 	ranged  Observer
+	defrag  func(begins bool) // nil: nobody asks
 
 	auth      *authoriser
 	passwords *passwords
@@ -87,6 +88,10 @@ type Observer func(took time.Duration, err error)
 
 // ObserveRanges must be called before Register.
 func (s *Services) ObserveRanges(o Observer) { s.ranged = o }
+
+// ObserveDefrag, to be called before Register, has fn called when a
+// defragmentation begins and when it has ended.
+func (s *Services) ObserveDefrag(fn func(begins bool)) { s.defrag = fn }
 
 // rangeStore reads the store.
 func (s *Services) rangeStore(r *pb.RangeRequest) (*pb.RangeResponse, error) {
