@@ -101,6 +101,9 @@ func (s *splitter) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			pause = 0
+			if s.side == "client" {
+				endStalled(c)
+			}
 			sorting.Go(func() { s.sort(ctx, c) })
 		case errors.Is(err, net.ErrClosed):
 			return nil

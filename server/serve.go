@@ -31,6 +31,15 @@ const (
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
 	versionsEvery     = 4 * time.Second
+	// grpcHeaderBytesMax bounds the metadata of a request; tokens have some
+	// hundred bytes.
+	grpcHeaderBytesMax = 64 << 10
+	// What a client may send ahead of being read, on a stream and on all streams
+	// of a connection; gRPC makes room for a message that is being read. Fixed, as
+	// windows that follow the bandwidth grow to 16 MB.
+	streamWindowBytes, connWindowBytes = 256 << 10, 1 << 20
+	// idleTimeout ends HTTP connections that nobody uses.
+	idleTimeout = 5 * time.Minute
 	// RPCs run on so many goroutines that are kept: their stacks have grown to
 	// what a request needs. When all are taken, gRPC starts more.
 	streamWorkers = 1024
@@ -104,7 +113,7 @@ func (s *Server) serveOnlyHTTP(ctx context.Context, group *errgroup.Group, l lis
 // serveHTTP serves until ctx ends or the listener fails.
 func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
@@ -195,14 +204,17 @@ func ignoreStopped(err error) error {
 // newGRPC is the gRPC server with all services.
 func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
-		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
+		Unsent: s.unsent, RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
 	guard := api.Guard{Services: services}
 	g := grpc.NewServer(
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic}),
+		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic, Unsent: s.unsent}),
+		grpc.MaxHeaderListSize(grpcHeaderBytesMax),
+		grpc.InitialWindowSize(streamWindowBytes),
+		grpc.InitialConnWindowSize(connWindowBytes),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),

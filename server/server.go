@@ -79,6 +79,7 @@ type Server struct {
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
 	traffic         api.Traffic
+	unsent          *api.Unsent
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is
@@ -95,7 +96,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		tokens: tokens,
 		cfg:    cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
-		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}),
+		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}), unsent: api.NewUnsent(cfg.unsentBytesMax()),
 	}
 	if err := s.openTLS(); err != nil {
 		return nil, err

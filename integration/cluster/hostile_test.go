@@ -98,7 +98,10 @@ func newGoodClient(e *env) *goodClient { return &goodClient{e: e} }
 func (g *goodClient) work(ctx context.Context) {
 	watching, stop := context.WithCancel(g.e.ctx)
 	defer stop()
-	events := g.e.client.Watch(watching, "good")
+	events := g.e.client.Watch(watching, "good", client.CreatedNotify())
+	if _, g.failed = events.Next(); g.failed != nil {
+		return
+	}
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for ctx.Err() == nil && g.failed == nil {

@@ -80,6 +80,7 @@ type Limits struct {
 	RequestBytesMax  int
 	TxnOpsMax        int
 	LeaseTTLMin      int64 // seconds; a shorter lease is made longer
+	Unsent           *Unsent
 	ProgressInterval time.Duration
 }
 
@@ -92,6 +93,17 @@ func (s *Services) ObserveRanges(o Observer) { s.ranged = o }
 // ObserveDefrag, to be called before Register, has fn called when a
 // defragmentation begins and when it has ended.
 func (s *Services) ObserveDefrag(fn func(begins bool)) { s.defrag = fn }
+
+// rangeBounded is rangeStore for an answer that is kept until it is sent.
+func (s *Services) rangeBounded(r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if mayBeLarge(r) {
+		if err := s.limits.Unsent.begin(); err != nil {
+			return nil, err
+		}
+		defer s.limits.Unsent.end()
+	}
+	return s.rangeStore(r)
+}
 
 // rangeStore reads the store.
 func (s *Services) rangeStore(r *pb.RangeRequest) (*pb.RangeResponse, error) {

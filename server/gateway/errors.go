@@ -20,7 +20,7 @@ func writeError(w http.ResponseWriter, err error) error {
 		w.Header().Set("WWW-Authenticate", st.Message())
 	}
 	w.WriteHeader(httpStatus(st.Code()))
-	_, _ = w.Write(encodeStatus(st))
+	_, _ = w.Write(encodeStatus("", st))
 	return err
 }
 
@@ -28,12 +28,12 @@ func writeError(w http.ResponseWriter, err error) error {
 func writeStreamError(w http.ResponseWriter, err error) error {
 	st := status.Convert(err)
 	w.WriteHeader(httpStatus(st.Code()))
-	_ = writeLine(w, "error", encodeStatus(st))
+	_, _ = w.Write(encodeStatus("error", st))
 	return err
 }
 
-func encodeStatus(st *status.Status) []byte {
-	body, err := encode(st.Proto())
+func encodeStatus(key string, st *status.Status) []byte {
+	body, err := encode(key, st.Proto())
 	must.NoError(err, "encode a status")
 	return body
 }

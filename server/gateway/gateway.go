@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +23,12 @@ import (
 // metadataPrefix marks what passes between HTTP headers and gRPC metadata.
 const metadataPrefix = "Grpc-Metadata-"
 
+const (
+	// pieceBytes of an answer must be taken within stallTimeout.
+	pieceBytes   = 256 << 10
+	stallTimeout = time.Minute
+)
+
 // Gateway serves /v3/ and, for old clients, /v3beta/. Its methods may be called
 // from any goroutine.
 type Gateway struct {
@@ -35,6 +42,8 @@ type Gateway struct {
 type Limits struct {
 	JSONBytesMax    int // of the message as it is read
 	MessageBytesMax int // that gRPC takes, told to whose message has more
+	// Hold, if set, counts an answer that waits for its client to read it.
+	Hold func(bytes int) (release func())
 }
 
 // New is a gateway to the server behind conn. Pages of the origins may open
@@ -103,13 +112,13 @@ func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) error 
 	err := g.conn.Invoke(r.Context(), rt.method, request, answer, grpc.Header(&header))
 	var body []byte
 	if err == nil {
-		body, err = encode(answer)
+		body, err = encode("", answer)
 	}
 	if err != nil {
 		return writeError(w, err)
 	}
 	writeMetadata(w, header)
-	_, _ = w.Write(body)
+	_ = g.write(w, body)
 	return nil
 }
 
@@ -149,7 +158,7 @@ func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, rt *route, hang
 		}
 		sending.Wait()
 	}()
-	return receive(ctx, w, s, rt)
+	return g.receive(ctx, w, s, rt)
 }
 
 // send passes on what the client sends, until it has said all. A method that
@@ -178,14 +187,14 @@ func send(s grpc.ClientStream, requests *requests, rt *route, only proto.Message
 }
 
 // receive writes each answer on a line of its own, until the stream ends.
-func receive(ctx context.Context, w http.ResponseWriter, s grpc.ClientStream, rt *route) error {
+func (g *Gateway) receive(ctx context.Context, w http.ResponseWriter, s grpc.ClientStream, rt *route) error {
 	control := http.NewResponseController(w)
 	for first := true; ; first = false {
 		m := rt.answer.New().Interface()
 		err := s.RecvMsg(m)
 		var body []byte
 		if err == nil {
-			body, err = encode(m)
+			body, err = encode("result", m)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -204,7 +213,7 @@ func receive(ctx context.Context, w http.ResponseWriter, s grpc.ClientStream, rt
 			header, _ := s.Header()
 			writeMetadata(w, header)
 		}
-		if err := errors.Join(writeLine(w, "result", body), control.Flush()); err != nil {
+		if err := errors.Join(g.write(w, body), control.Flush()); err != nil {
 			return status.Error(codes.Canceled, err.Error())
 		}
 	}
@@ -215,25 +224,45 @@ func endStream(w http.ResponseWriter, err error, first bool) error {
 	if first {
 		return writeStreamError(w, err)
 	}
-	_ = writeLine(w, "error", encodeStatus(status.Convert(err)))
+	_, _ = w.Write(encodeStatus("error", status.Convert(err)))
 	return err
 }
 
-func writeLine(w io.Writer, key string, body []byte) error {
-	line := make([]byte, 0, len(key)+len(body)+6)
-	line = append(append(append(line, `{"`...), key...), `":`...)
-	line = append(append(line, body...), "}\n"...)
-	_, err := w.Write(line)
-	return err
+// write writes in pieces: a client that takes none of them for a while is gone
+// or means harm.
+func (g *Gateway) write(w http.ResponseWriter, body []byte) error {
+	if g.limits.Hold != nil {
+		defer g.limits.Hold(len(body))()
+	}
+	if isUpgraded(w) { // keepAlive sees to it
+		_, err := w.Write(body)
+		return err
+	}
+	control := http.NewResponseController(w)
+	defer func() { _ = control.SetWriteDeadline(time.Time{}) }()
+	for piece := range slices.Chunk(body, pieceBytes) {
+		_ = control.SetWriteDeadline(time.Now().Add(stallTimeout))
+		if _, err := w.Write(piece); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// encode is compact JSON: what protojson puts between tokens is not stable.
-func encode(m proto.Message) ([]byte, error) {
-	loose, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+// encode is compact JSON: what protojson puts between tokens is not stable. With
+// a key it is a line {"key":…}.
+func encode(key string, m proto.Message) ([]byte, error) {
+	var head []byte
+	if key != "" {
+		head = append(append(append(head, `{"`...), key...), `":`...)
+	}
+	loose, err := protojson.MarshalOptions{UseProtoNames: true}.MarshalAppend(head, m)
 	if err != nil {
 		return nil, err
 	}
-	body := bytes.NewBuffer(loose[:0]) // shorter, so it never overtakes what is read
-	err = json.Compact(body, loose)
-	return body.Bytes(), err
+	body := bytes.NewBuffer(loose[:len(head)]) // shorter, so it never overtakes what is read
+	if err := json.Compact(body, loose[len(head):]); err != nil || key == "" {
+		return body.Bytes(), err
+	}
+	return append(body.Bytes(), "}\n"...), nil
 }

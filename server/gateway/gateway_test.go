@@ -168,7 +168,7 @@ func FuzzRequests(f *testing.F) {
 			if errors.Is(err, io.EOF) || status.Code(err) != codes.OK {
 				return
 			}
-			text, err := encode(&r)
+			text, err := encode("", &r)
 			if err != nil {
 				t.Fatal(err)
 			}
