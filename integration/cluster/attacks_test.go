@@ -29,8 +29,8 @@ func attacks(t *testing.T) []attack {
 	check(t, err)
 	secure := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	return []attack{
-		{name: "watchers that never read", rssMiBMax: 400, run: unreadWatchers},
-		{name: "watchers over JSON that never read", rssMiBMax: 400, run: unreadJSONWatchers},
+		{name: "watchers that never read", rssMiBMax: 500, run: unreadWatchers},
+		{name: "watchers over JSON that never read", rssMiBMax: 700, run: unreadJSONWatchers},
 		{name: "headers byte by byte", rssMiBMax: 200, run: slowHeaders, thorough: 40 * time.Second},
 		{name: "TLS handshakes that never end", args: []string{"--auto-tls", "--listen-metrics-urls", "https://" + secure}, rssMiBMax: 250, run: endlessHandshakes(secure)},
 		{name: "ten thousand streams", rssMiBMax: 700, run: manyStreams},
@@ -248,7 +248,7 @@ func slowHeaders(ctx context.Context, e *env) error {
 				return
 			}
 			defer func() { _ = conn.Close() }()
-			tick := time.NewTicker(50 * time.Millisecond)
+			tick := time.NewTicker(200 * time.Millisecond)
 			defer tick.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
 				if _, err := conn.Write([]byte{("GET /health HTTP/1.1\r\nX: " + strings.Repeat("y", 1<<20))[i%(1<<20)]}); err != nil {

@@ -54,6 +54,7 @@ func (c Codec) encode(v any) (mem.BufferSlice, error) {
 	case vtMessage:
 		size := m.SizeVT()
 		if c.Unsent != nil && size >= largeAnswerBytes {
+			defer c.Unsent.encoded(v)
 			return c.Unsent.marshal(size, m.MarshalToSizedBufferVT)
 		}
 		return marshalPooled(size, m.MarshalToSizedBufferVT)

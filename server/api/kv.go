@@ -31,7 +31,7 @@ func (k KV) read(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, er
 			return nil, err
 		}
 	}
-	response, err := k.rangeBounded(r)
+	response, err := k.rangeBounded(ctx, r)
 	if err != nil {
 		return nil, err
 	}

@@ -95,14 +95,19 @@ func (s *Services) ObserveRanges(o Observer) { s.ranged = o }
 func (s *Services) ObserveDefrag(fn func(begins bool)) { s.defrag = fn }
 
 // rangeBounded is rangeStore for an answer that is kept until it is sent.
-func (s *Services) rangeBounded(r *pb.RangeRequest) (*pb.RangeResponse, error) {
-	if mayBeLarge(r) {
-		if err := s.limits.Unsent.begin(); err != nil {
-			return nil, err
-		}
-		defer s.limits.Unsent.end()
+func (s *Services) rangeBounded(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if !mayBeLarge(r) {
+		return s.rangeStore(r)
 	}
-	return s.rangeStore(r)
+	if err := s.limits.Unsent.begin(); err != nil {
+		return nil, err
+	}
+	defer s.limits.Unsent.end()
+	response, err := s.rangeStore(r)
+	if err == nil {
+		s.limits.Unsent.count(ctx, response)
+	}
+	return response, err
 }
 
 // rangeStore reads the store.

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ type Unsent struct {
 	max   int64
 	held  atomic.Int64
 	slots chan struct{}
+	read  sync.Map // *pb.RangeResponse -> func(): counted, not encoded yet
 }
 
 // NewUnsent lets large answers hold bytesMax bytes.
@@ -63,6 +65,27 @@ func (u *Unsent) begin() error {
 func (u *Unsent) end() {
 	if u != nil {
 		<-u.slots
+	}
+}
+
+// count counts what was read, if it is large, until it is encoded or the request
+// is over.
+func (u *Unsent) count(ctx context.Context, r *pb.RangeResponse) {
+	size := 0
+	for _, kv := range r.Kvs {
+		size += len(kv.Key) + len(kv.Value)
+	}
+	if u == nil || size < largeAnswerBytes {
+		return
+	}
+	u.read.Store(r, u.Hold(size))
+	context.AfterFunc(ctx, func() { u.encoded(r) })
+}
+
+// encoded ends what count began.
+func (u *Unsent) encoded(answer any) {
+	if release, ok := u.read.LoadAndDelete(answer); ok {
+		release.(func())()
 	}
 }
 

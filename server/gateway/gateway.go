@@ -27,6 +27,11 @@ const (
 	// pieceBytes of an answer must be taken within stallTimeout.
 	pieceBytes   = 256 << 10
 	stallTimeout = time.Minute
+	// Messages from largeBytes on are encoded a few at a time; while that goes on
+	// they take some times their size.
+	largeBytes       = 1 << 20
+	encodingsAtOnce  = 2
+	jsonEncodeGrowth = 4
 )
 
 // Gateway serves /v3/ and, for old clients, /v3beta/. Its methods may be called
@@ -36,6 +41,8 @@ type Gateway struct {
 	routes  map[string]*route // by path; never written after New
 	limits  Limits
 	origins []string
+	// encoding has a place for each large answer that is encoded.
+	encoding chan struct{}
 }
 
 // Limits bound what one message of a client may cost.
@@ -49,7 +56,7 @@ type Limits struct {
 // New is a gateway to the server behind conn. Pages of the origins may open
 // WebSockets; none or "*" is all.
 func New(conn grpc.ClientConnInterface, limits Limits, origins []string) *Gateway {
-	return &Gateway{conn: conn, routes: routes(), limits: limits, origins: origins}
+	return &Gateway{conn: conn, routes: routes(), limits: limits, origins: origins, encoding: make(chan struct{}, encodingsAtOnce)}
 }
 
 // ServeHTTP is http.Handler's.
@@ -112,7 +119,7 @@ func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) error 
 	err := g.conn.Invoke(r.Context(), rt.method, request, answer, grpc.Header(&header))
 	var body []byte
 	if err == nil {
-		body, err = encode("", answer)
+		body, err = g.encodeHeld("", answer)
 	}
 	if err != nil {
 		return writeError(w, err)
@@ -194,7 +201,7 @@ func (g *Gateway) receive(ctx context.Context, w http.ResponseWriter, s grpc.Cli
 		err := s.RecvMsg(m)
 		var body []byte
 		if err == nil {
-			body, err = encode("result", m)
+			body, err = g.encodeHeld("result", m)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -247,6 +254,19 @@ func (g *Gateway) write(w http.ResponseWriter, body []byte) error {
 		}
 	}
 	return nil
+}
+
+// encodeHeld is encode for an answer of any size: few large ones at once, and
+// counted meanwhile.
+func (g *Gateway) encodeHeld(key string, m proto.Message) ([]byte, error) {
+	size := proto.Size(m)
+	if size < largeBytes || g.limits.Hold == nil {
+		return encode(key, m)
+	}
+	defer g.limits.Hold(jsonEncodeGrowth * size)()
+	g.encoding <- struct{}{}
+	defer func() { <-g.encoding }()
+	return encode(key, m)
 }
 
 // encode is compact JSON: what protojson puts between tokens is not stable. With
