@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"expvar"
 	"fmt"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server/api"
 )
 
 // healthTimeout bounds the read of a health check.
@@ -63,13 +65,12 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	reason := s.unhealthy(r.Context(), query["exclude"], query.Get("serializable") == "true")
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if reason != "" {
 		s.metrics.HealthFailures.Inc()
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "{\"health\":\"false\",\"reason\":%q}\n", reason)
+		http.Error(w, fmt.Sprintf(`{"health":"false","reason":%q}`, reason), http.StatusServiceUnavailable)
 		return
 	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	s.metrics.HealthSuccess.Inc()
 	fmt.Fprint(w, `{"health":"true","reason":""}`)
 }
@@ -107,7 +108,11 @@ func (s *Server) checkSerializable(context.Context) error {
 func (s *Server) checkLinearizable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	if err := s.ReadBarrier(ctx); err != nil {
+	err := s.ReadBarrier(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.ErrTimeout
+	case err != nil:
 		return err
 	}
 	return s.checkSerializable(ctx)
@@ -160,8 +165,7 @@ func (s *Server) runProbes(w http.ResponseWriter, r *http.Request, path string, 
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch {
 	case failed:
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "%s%s check failed\n", lines, path[1:])
+		http.Error(w, lines, http.StatusServiceUnavailable)
 	case verbose:
 		fmt.Fprintf(w, "%sok\n", lines)
 	default:
