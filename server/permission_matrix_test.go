@@ -382,7 +382,7 @@ func (w *world) healthCells() []cell {
 		{reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName, "", &reflectionv1.ServerReflectionRequest{
 			MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{},
 		}, everyone, ""},
-		{reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName, "", &reflectionv1alpha.ServerReflectionRequest{
+		{reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName, "", &reflectionv1alpha.ServerReflectionRequest{ //nolint:staticcheck // what old tools speak
 			MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{},
 		}, everyone, ""},
 	}

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,7 +31,7 @@ func attacks(t *testing.T) []attack {
 	secure := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	return []attack{
 		{name: "watchers that never read", rssMiBMax: 500, run: unreadWatchers},
-		{name: "watchers over JSON that never read", rssMiBMax: 700, run: unreadJSONWatchers},
+		{name: "watchers over JSON that never read", rssMiBMax: 1000, run: unreadJSONWatchers},
 		{name: "headers byte by byte", rssMiBMax: 200, run: slowHeaders, thorough: 40 * time.Second},
 		{name: "TLS handshakes that never end", args: []string{"--auto-tls", "--listen-metrics-urls", "https://" + secure}, rssMiBMax: 250, run: endlessHandshakes(secure)},
 		{name: "ten thousand streams", rssMiBMax: 700, run: manyStreams},
@@ -241,8 +242,10 @@ func say(ctx context.Context, e *env, text string) error {
 
 func slowHeaders(ctx context.Context, e *env) error {
 	request := []byte("GET /health HTTP/1.1\r\nX: " + strings.Repeat("y", 1<<10))
+	const connections = 500
 	var open sync.WaitGroup
-	for range 500 {
+	var thrownOut atomic.Int32
+	for range connections {
 		open.Go(func() {
 			conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", e.Members[0].Endpoint())
 			if err != nil {
@@ -253,13 +256,17 @@ func slowHeaders(ctx context.Context, e *env) error {
 			defer tick.Stop()
 			for i := 0; ctx.Err() == nil; i++ {
 				if _, err := conn.Write(request[min(i, len(request)-1):][:1]); err != nil {
-					return // thrown out, as it should be
+					thrownOut.Add(1)
+					return
 				}
 				<-tick.C
 			}
 		})
 	}
 	open.Wait()
+	if n := thrownOut.Load(); long() && n < connections {
+		return fmt.Errorf("only %d of %d slow clients were thrown out", n, connections)
+	}
 	return nil
 }
 

@@ -16,6 +16,10 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+
 	"github.com/kvorum/kvorum/integration/compat/process"
 )
 
@@ -253,11 +257,30 @@ func TestProbesWithoutLeader(t *testing.T) {
 		for p.do(t, client, c, ask{method: "GET", path: "/health"}).status == http.StatusOK && time.Now().Before(deadline) {
 		}
 	}
-	p.compare(t, client, gets("/health", "/health?serializable=true", "/livez", "/livez?verbose", "/readyz", "/readyz?verbose", "/readyz/serializable_read",
-		"/readyz/linearizable_read", "/readyz?exclude=linearizable_read&verbose")...)
+	for _, service := range []string{"", "etcdserverpb.KV"} {
+		if want, got := grpcHealth(t, p.etcd, service), grpcHealth(t, p.kvorum, service); got != want {
+			t.Errorf("health of %q: %s, etcd says %s", service, got, want)
+		}
+	}
+	p.compare(t, client, gets("/health", "/health?serializable=true", "/livez?verbose", "/readyz", "/readyz/serializable_read",
+		"/readyz?exclude=linearizable_read&verbose")...)
 
 	p.compare(t, client, ask{method: "POST", path: "/v3/kv/range", body: `{"key":"YQ=="}`, header: http.Header{"Grpc-Metadata-Hasleader": {"true"}}},
 		ask{method: "POST", path: "/v3/watch", body: `{"create_request":{"key":"YQ=="}}`, header: http.Header{"Grpc-Metadata-Hasleader": {"true"}}})
+}
+
+// grpcHealth is what grpc.health.v1 says of a service.
+func grpcHealth(t *testing.T, c *process.Cluster, service string) string {
+	t.Helper()
+	conn, err := grpc.NewClient(c.Members[0].Endpoint(), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), waitMax)
+	defer cancel()
+	answer, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: service})
+	return fmt.Sprint(answer.GetStatus(), err)
 }
 
 // If this fails, a member is reachable by another way than its flags say.

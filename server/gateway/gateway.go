@@ -32,6 +32,8 @@ const (
 	largeBytes       = 1 << 20
 	encodingsAtOnce  = 2
 	jsonEncodeGrowth = 4
+	// jsonSpareBytes is for the names and braces of a message.
+	jsonSpareBytes = 256
 )
 
 // Gateway serves /v3/ and, for old clients, /v3beta/. Its methods may be called
@@ -272,7 +274,7 @@ func (g *Gateway) encodeHeld(key string, m proto.Message) ([]byte, error) {
 // encode is compact JSON: what protojson puts between tokens is not stable. With
 // a key it is a line {"key":…}.
 func encode(key string, m proto.Message) ([]byte, error) {
-	var head []byte
+	head := make([]byte, 0, proto.Size(m)*3/2+jsonSpareBytes) // base64 takes a third more
 	if key != "" {
 		head = append(append(append(head, `{"`...), key...), `":`...)
 	}
