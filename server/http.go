@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/net/trace"
+
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/api"
 )
@@ -31,7 +33,11 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 			expvar.Handler().ServeHTTP(w, r)
 		}
 	})
-	if s.cfg.EnablePprof {
+	if s.cfg.debugs() {
+		mux.HandleFunc("/debug/requests", trace.Traces)
+		mux.HandleFunc("/debug/events", trace.Events)
+	}
+	if s.cfg.EnablePprof || s.cfg.debugs() {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -44,6 +50,10 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 	}
 	return s.access(mux)
 }
+
+// debugs tells whether the requests in flight are traced and shown, as they are
+// at etcd's log level debug.
+func (c *Config) debugs() bool { return c.LogLevel == "debug" }
 
 // probes registers what a metrics listener serves too.
 func (s *Server) probes(mux *http.ServeMux) {

@@ -208,6 +208,9 @@ func (s *Server) newGRPC() *grpc.Server {
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
 	guard := api.Guard{Services: services}
+	if s.cfg.debugs() {
+		grpc.EnableTracing = true // for /debug/requests
+	}
 	g := grpc.NewServer(
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),

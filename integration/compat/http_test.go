@@ -203,6 +203,12 @@ func TestHTTPAnswersAsEtcd(t *testing.T) {
 		ask{method: "OPTIONS", path: "/v3/kv/put", header: http.Header{"Origin": {"http://x"}, "Access-Control-Request-Method": {"POST"}}})
 }
 
+// If this fails, the pages with which a member is looked into are not there.
+func TestDebugPagesAsEtcd(t *testing.T) {
+	p := startPair(t, 1, "--log-level", "debug")
+	p.compare(t, noRedirects(&http.Transport{DisableCompression: true}), gets("/debug/requests", "/debug/events", "/debug/pprof/cmdline", "/debug/vars")...)
+}
+
 // If this fails, a program that uses the JSON gateway finds another answer than
 // etcd's.
 func TestJSONAnswersAsEtcd(t *testing.T) {
