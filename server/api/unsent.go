@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc/mem"
 
@@ -17,6 +18,7 @@ const (
 	// rangesAtOnce bounds the ranges that are read at one moment: no more are
 	// faster, and each holds what it has read.
 	rangesAtOnce = 8
+	collectEvery = 2 * time.Second
 )
 
 // Unsent counts the bytes of large answers that wait for their clients to read
@@ -28,7 +30,9 @@ type Unsent struct {
 	max   int64
 	held  atomic.Int64
 	slots chan struct{}
-	read  sync.Map // *pb.RangeResponse -> func(): counted, not encoded yet
+	// collected is when a collection was asked for, in Unix nanoseconds.
+	collected atomic.Int64
+	read      sync.Map // *pb.RangeResponse -> func(): counted, not encoded yet
 }
 
 // NewUnsent lets large answers hold bytesMax bytes.
@@ -48,7 +52,19 @@ func (u *Unsent) Hold(bytes int) (release func()) {
 // Held is how many bytes wait.
 func (u *Unsent) Held() int64 { return u.held.Load() }
 
-func (u *Unsent) full() bool { return u != nil && u.held.Load() > u.max }
+// full tells whether too much waits. What gRPC held for connections that are gone
+// is known only after a collection, so before a refusal there is one, if there was
+// none of late.
+func (u *Unsent) full() bool {
+	if u == nil || u.held.Load() <= u.max {
+		return false
+	}
+	now, last := time.Now().UnixNano(), u.collected.Load()
+	if now-last > int64(collectEvery) && u.collected.CompareAndSwap(last, now) {
+		runtime.GC()
+	}
+	return u.held.Load() > u.max
+}
 
 // begin admits one range; call end after it.
 func (u *Unsent) begin() error {
