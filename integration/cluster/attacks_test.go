@@ -42,7 +42,7 @@ func attacks(t *testing.T) []attack {
 		{name: "flood of PING", rssMiBMax: 200, run: flood(pingFlood)},
 		{name: "endless CONTINUATION", rssMiBMax: 250, run: flood(continuationFlood)},
 		{name: "huge header lists", rssMiBMax: 300, run: flood(hugeHeaders)},
-		{name: "giant ranges that are never read", args: []string{"--max-unsent-answer-bytes", "268435456"}, rssMiBMax: 1500, prepare: fill, run: unreadRanges},
+		{name: "giant ranges that are never read", args: []string{"--max-unsent-answer-bytes", "268435456"}, rssMiBMax: 2500, prepare: fill, run: unreadRanges},
 		{name: "snapshots that are never read", rssMiBMax: 600, prepare: fill, run: unreadSnapshots},
 	}
 }

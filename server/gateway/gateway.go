@@ -18,6 +18,8 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
 // metadataPrefix marks what passes between HTTP headers and gRPC metadata.
@@ -31,6 +33,7 @@ const (
 	// they take some times their size.
 	largeBytes       = 1 << 20
 	encodingsAtOnce  = 2
+	rangesAtOnce     = 4
 	jsonEncodeGrowth = 4
 	// jsonSpareBytes is for the names and braces of a message.
 	jsonSpareBytes = 256
@@ -45,6 +48,7 @@ type Gateway struct {
 	origins []string
 	// encoding has a place for each large answer that is encoded.
 	encoding chan struct{}
+	ranges   chan struct{} // the same for ranges, from the call to the JSON
 }
 
 // Limits bound what one message of a client may cost.
@@ -58,7 +62,7 @@ type Limits struct {
 // New is a gateway to the server behind conn. Pages of the origins may open
 // WebSockets; none or "*" is all.
 func New(conn grpc.ClientConnInterface, limits Limits, origins []string) *Gateway {
-	return &Gateway{conn: conn, routes: routes(), limits: limits, origins: origins, encoding: make(chan struct{}, encodingsAtOnce)}
+	return &Gateway{conn: conn, routes: routes(), limits: limits, origins: origins, encoding: make(chan struct{}, encodingsAtOnce), ranges: make(chan struct{}, rangesAtOnce)}
 }
 
 // ServeHTTP is http.Handler's.
@@ -111,24 +115,38 @@ func methodOf(r *http.Request) string {
 
 // call serves a unary method.
 func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) error {
-	request, answer := rt.request.New().Interface(), rt.answer.New().Interface()
+	request := rt.request.New().Interface()
 	requests := newRequests(r.Body, g.limits)
 	if err := requests.next(request); err != nil && !errors.Is(err, io.EOF) {
 		return writeError(w, err)
 	}
 	requests.drain()
-	var header metadata.MD
-	err := g.conn.Invoke(r.Context(), rt.method, request, answer, grpc.Header(&header))
-	var body []byte
-	if err == nil {
-		body, err = g.encodeHeld("", answer)
-	}
+	body, header, err := g.invoke(r.Context(), rt, request)
 	if err != nil {
 		return writeError(w, err)
 	}
 	writeMetadata(w, header)
 	_ = g.write(w, body)
 	return nil
+}
+
+// invoke makes the call and encodes the answer. Ranges, which may be of any size,
+// take turns: on its way through here an answer is held several times.
+func (g *Gateway) invoke(ctx context.Context, rt *route, request proto.Message) (body []byte, header metadata.MD, err error) {
+	if r, ok := request.(*pb.RangeRequest); ok && len(r.RangeEnd) > 0 && !r.CountOnly {
+		select {
+		case g.ranges <- struct{}{}:
+			defer func() { <-g.ranges }()
+		case <-ctx.Done():
+			return nil, nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	answer := rt.answer.New().Interface()
+	if err := g.conn.Invoke(ctx, rt.method, request, answer, grpc.Header(&header)); err != nil {
+		return nil, header, err
+	}
+	body, err = g.encodeHeld("", answer)
+	return body, header, err
 }
 
 // stream serves a method whose answer is a stream.
