@@ -64,6 +64,7 @@ type Config struct {
 	AutoCompactionMode string // CompactPeriodic or CompactRevision
 	AutoCompaction     string // retention; "0" = off
 
+	UnsentAnswerBytesMax int64 // of large answers that wait to be read, 0 = by the memory
 	MaxRequestBytes      uint
 	MaxTxnOps            uint
 	MaxConcurrentStreams uint32

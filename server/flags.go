@@ -234,6 +234,7 @@ func storageFlags(fs *flag.FlagSet, c *Config) {
 
 func clientFlags(fs *flag.FlagSet, c *Config) {
 	fs.UintVar(&c.MaxRequestBytes, "max-request-bytes", c.MaxRequestBytes, "most bytes of one client request")
+	fs.Int64Var(&c.UnsentAnswerBytesMax, "max-unsent-answer-bytes", 0, "most bytes of large answers that wait for clients to read them; 0 is an eighth of the memory, at least 512 MiB")
 	fs.UintVar(&c.MaxTxnOps, "max-txn-ops", c.MaxTxnOps, "most operations in one transaction")
 	fs.Var(streamsValue{&c.MaxConcurrentStreams}, "max-concurrent-streams", "most concurrent streams of one client connection")
 	fs.DurationVar(&c.KeepAliveMinTime, "grpc-keepalive-min-time", c.KeepAliveMinTime, "least time between pings of one client")

@@ -35,6 +35,7 @@ func newGatewayLink() (*gatewayLink, error) {
 	conn, err := grpc.NewClient("passthrough:///gateway",
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return l.DialContext(ctx) }),
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithInitialWindowSize(streamWindowBytes), grpc.WithInitialConnWindowSize(connWindowBytes),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(math.MaxInt32), grpc.MaxCallSendMsgSize(math.MaxInt32)))
 	if err != nil {
 		return nil, fmt.Errorf("connect the gateway: %w", err)
@@ -60,7 +61,9 @@ func (l *gatewayLink) close() {
 
 // gatewayHandler serves /v3/ and /v3beta/.
 func (s *Server) gatewayHandler(conn grpc.ClientConnInterface) http.Handler {
-	g := gateway.New(conn, jsonGrowth*(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes))
+	messageBytesMax := int(s.cfg.MaxRequestBytes) + grpcOverheadBytes
+	limits := gateway.Limits{JSONBytesMax: jsonGrowth * messageBytesMax, MessageBytesMax: messageBytesMax, Hold: s.unsent.Hold}
+	g := gateway.New(conn, limits, s.cfg.CORS)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.certificateIsALogin(r) {
 			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)

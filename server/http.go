@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"expvar"
 	"fmt"
 	"net/http"
@@ -9,7 +10,10 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/net/trace"
+
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server/api"
 )
 
 // healthTimeout bounds the read of a health check.
@@ -24,8 +28,16 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 			s.serveVersion(w, r)
 		}
 	})
-	mux.Handle("/debug/vars", expvar.Handler())
-	if s.cfg.EnablePprof {
+	mux.HandleFunc("/debug/vars", func(w http.ResponseWriter, r *http.Request) {
+		if isMethod(w, r, http.MethodGet) {
+			expvar.Handler().ServeHTTP(w, r)
+		}
+	})
+	if s.cfg.debugs() {
+		mux.HandleFunc("/debug/requests", trace.Traces)
+		mux.HandleFunc("/debug/events", trace.Events)
+	}
+	if s.cfg.EnablePprof || s.cfg.debugs() {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
 		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -38,6 +50,10 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 	}
 	return s.access(mux)
 }
+
+// debugs tells whether the requests in flight are traced and shown, as they are
+// at etcd's log level debug.
+func (c *Config) debugs() bool { return c.LogLevel == "debug" }
 
 // probes registers what a metrics listener serves too.
 func (s *Server) probes(mux *http.ServeMux) {
@@ -59,13 +75,12 @@ func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	reason := s.unhealthy(r.Context(), query["exclude"], query.Get("serializable") == "true")
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	if reason != "" {
 		s.metrics.HealthFailures.Inc()
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "{\"health\":\"false\",\"reason\":%q}\n", reason)
+		http.Error(w, fmt.Sprintf(`{"health":"false","reason":%q}`, reason), http.StatusServiceUnavailable)
 		return
 	}
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	s.metrics.HealthSuccess.Inc()
 	fmt.Fprint(w, `{"health":"true","reason":""}`)
 }
@@ -103,7 +118,11 @@ func (s *Server) checkSerializable(context.Context) error {
 func (s *Server) checkLinearizable(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
-	if err := s.ReadBarrier(ctx); err != nil {
+	err := s.ReadBarrier(ctx)
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.ErrTimeout
+	case err != nil:
 		return err
 	}
 	return s.checkSerializable(ctx)
@@ -141,7 +160,6 @@ func (s *Server) runProbes(w http.ResponseWriter, r *http.Request, path string, 
 	failed, lines := false, ""
 	for _, p := range probes {
 		if slices.Contains(r.URL.Query()["exclude"], p.name) {
-			lines += fmt.Sprintf("[+]%s excluded: ok\n", p.name)
 			continue
 		}
 		err := p.check(r.Context())
@@ -157,8 +175,7 @@ func (s *Server) runProbes(w http.ResponseWriter, r *http.Request, path string, 
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	switch {
 	case failed:
-		w.WriteHeader(http.StatusServiceUnavailable)
-		fmt.Fprintf(w, "%s%s check failed\n", lines, path[1:])
+		http.Error(w, lines, http.StatusServiceUnavailable)
 	case verbose:
 		fmt.Fprintf(w, "%sok\n", lines)
 	default:

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bufio"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -16,13 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 )
-
-// sniffTimeout bounds how long a new connection may stay silent before it must
-// say whether it speaks HTTP/1 or HTTP/2.
-const sniffTimeout = 30 * time.Second
-
-// http2Preface is what every HTTP/2 client sends first.
-const http2Preface = "PRI * HTTP/2.0"
 
 // listen opens the socket of a listen URL.
 func (c *Config) listen(ctx context.Context, u url.URL) (net.Listener, error) {
@@ -57,8 +49,8 @@ type listener struct {
 	tls *tls.Config // nil: in the clear
 }
 
-// splitter shares one port between gRPC and HTTP. In the clear the first bytes of
-// a connection decide. Under TLS the offer of the client does: gRPC clients offer
+// splitter shares one port between gRPC and HTTP. In the clear a sniffer looks at
+// the first request of a connection. Under TLS the offer of the client does: gRPC clients offer
 // HTTP/2 alone and go the short way; who offers HTTP/1.1 besides, as browsers and
 // curl do, is served by net/http, which speaks both and hands gRPC over by its
 // content type.
@@ -66,6 +58,7 @@ type splitter struct {
 	listener
 	log        *slog.Logger
 	side       string  // "client" or "peer", for the log
+	streamsMax uint32  // of a gRPC connection
 	grpc, http *branch // grpc nil: all is HTTP
 	refused    refusals
 }
@@ -108,6 +101,9 @@ func (s *splitter) run(ctx context.Context) error {
 		switch {
 		case err == nil:
 			pause = 0
+			if s.side == "client" {
+				endStalled(c)
+			}
 			sorting.Go(func() { s.sort(ctx, c) })
 		case errors.Is(err, net.ErrClosed):
 			return nil
@@ -132,25 +128,18 @@ func (s *splitter) sort(ctx context.Context, c net.Conn) {
 		s.handshake(ctx, c)
 		return
 	}
-	_ = c.SetReadDeadline(time.Now().Add(sniffTimeout))
-	r := bufio.NewReaderSize(c, 512)
-	side := s.http
-	for n := 1; ; n++ {
-		head, err := r.Peek(n)
-		if err != nil {
-			_ = c.Close()
-			return
-		}
-		if string(head) != http2Preface[:n] {
-			break
-		}
-		if n == len(http2Preface) {
-			side = s.grpc
-			break
-		}
+	f := &sniffer{conn: c, streamsMax: s.streamsMax}
+	grpc, err := f.side()
+	if err != nil {
+		_ = c.Close()
+		return
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	side.offer(&peekedConn{Conn: c, head: r})
+	if grpc {
+		s.grpc.offer(f.replay(grpc))
+		return
+	}
+	s.http.offer(f.replay(grpc))
 }
 
 func (b *branch) offer(c net.Conn) {
@@ -182,21 +171,3 @@ func (b *branch) end() { b.once.Do(func() { close(b.done) }) }
 
 // Addr is net.Listener's.
 func (b *branch) Addr() net.Addr { return b.addr }
-
-// peekedConn gives back the bytes that were looked at, then reads from the
-// connection itself.
-type peekedConn struct {
-	net.Conn
-	head *bufio.Reader // nil when empty
-}
-
-func (c *peekedConn) Read(p []byte) (int, error) {
-	if c.head == nil {
-		return c.Conn.Read(p)
-	}
-	n, err := c.head.Read(p[:min(len(p), max(1, c.head.Buffered()))])
-	if c.head.Buffered() == 0 {
-		c.head = nil
-	}
-	return n, err
-}

@@ -227,7 +227,7 @@ func (s *Server) versions() versions {
 
 // isMethod answers 405 unless the request has the one allowed method.
 func isMethod(w http.ResponseWriter, r *http.Request, method string) bool {
-	if r.Method == method || (method == http.MethodGet && r.Method == http.MethodHead) {
+	if r.Method == method {
 		return true
 	}
 	w.Header().Set("Allow", strings.ToUpper(method))

@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -377,6 +379,12 @@ func (w *world) healthCells() []cell {
 		{grpc_health_v1.Health_Check_FullMethodName, "", &grpc_health_v1.HealthCheckRequest{}, everyone, ""},
 		{grpc_health_v1.Health_List_FullMethodName, "", &grpc_health_v1.HealthListRequest{}, everyone, ""},
 		{grpc_health_v1.Health_Watch_FullMethodName, "", &grpc_health_v1.HealthCheckRequest{}, everyone, ""},
+		{reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName, "", &reflectionv1.ServerReflectionRequest{
+			MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{},
+		}, everyone, ""},
+		{reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName, "", &reflectionv1alpha.ServerReflectionRequest{ //nolint:staticcheck // what old tools speak
+			MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{},
+		}, everyone, ""},
 	}
 }
 

@@ -30,6 +30,15 @@ const (
 	httpStreamsMax = 250
 	// A gRPC message may be this much larger than a request.
 	grpcOverheadBytes = 512 << 10
+	// grpcHeaderBytesMax bounds the metadata of a request; tokens have some
+	// hundred bytes.
+	grpcHeaderBytesMax = 64 << 10
+	// What a client may send ahead of being read, on a stream and on all streams
+	// of a connection; gRPC makes room for a message that is being read. Fixed, as
+	// windows that follow the bandwidth grow to 16 MB.
+	streamWindowBytes, connWindowBytes = 256 << 10, 1 << 20
+	// idleTimeout ends HTTP connections that nobody uses.
+	idleTimeout = 5 * time.Minute
 	// RPCs run on so many goroutines that are kept: their stacks have grown to
 	// what a request needs. When all are taken, gRPC starts more.
 	streamWorkers = 1024
@@ -103,10 +112,14 @@ func (s *Server) serveOnlyHTTP(ctx context.Context, group *errgroup.Group, l lis
 // serveHTTP serves until ctx ends or the listener fails.
 func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
+	srv.Protocols = new(http.Protocols)
+	srv.Protocols.SetHTTP1(true)
+	srv.Protocols.SetHTTP2(true)
+	srv.Protocols.SetUnencryptedHTTP2(true)
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
 	defer func() { // the listener may be closed before ctx ends, its connections may not stay
 		stop()
@@ -161,7 +174,7 @@ func (s *Server) serveClients(ctx context.Context) error {
 	handler = grpcByContentType(s.grpc, handler)
 	for _, l := range s.clientListeners {
 		split := newSplitter(l, "client", s.log)
-		split.grpc = newBranch(l)
+		split.grpc, split.streamsMax = newBranch(l), s.cfg.MaxConcurrentStreams
 		group.Go(func() error { return split.run(ctx) })
 		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.grpc)) })
 		group.Go(func() error { return s.serveHTTP(ctx, split.http, handler) })
@@ -194,15 +207,21 @@ func ignoreStopped(err error) error {
 // newGRPC is the gRPC server with all services.
 func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
-		RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
+		Unsent: s.unsent, RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
 	services.ObserveWatches(s.metrics.Watches.Sent)
+	if s.cfg.debugs() {
+		grpc.EnableTracing = true // for /debug/requests
+	}
 	unary, stream := s.interceptors(api.Guard{Services: services})
 	g := grpc.NewServer(append(s.tracer.Options(),
 		grpc.Creds(handshaken{insecure.NewCredentials()}),
 		grpc.ConnectionTimeout(handshakeTimeout),
-		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic}),
+		grpc.ForceServerCodecV2(api.Codec{Traffic: &s.traffic, Unsent: s.unsent}),
+		grpc.MaxHeaderListSize(grpcHeaderBytesMax),
+		grpc.InitialWindowSize(streamWindowBytes),
+		grpc.InitialConnWindowSize(connWindowBytes),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
@@ -215,6 +234,7 @@ func (s *Server) newGRPC() *grpc.Server {
 	services.Register(g)
 	healthpb.RegisterHealthServer(g, s.health)
 	s.metrics.RPCs.Expect(g.GetServiceInfo())
+	registerReflection(g)
 	return g
 }
 

@@ -92,6 +92,7 @@ type Server struct {
 	slowApplies     atomic.Uint64
 	slowReadIndexes atomic.Uint64
 	traffic         api.Traffic
+	unsent          *api.Unsent
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is
@@ -109,6 +110,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		cfg: cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		health: health.NewServer(), waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
 		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
+		unsent: api.NewUnsent(cfg.unsentBytesMax()),
 	}
 	s.revokeLagMax = cfg.applyLagMax
 	if cfg.enabled(FeaturePriorityRequest) {

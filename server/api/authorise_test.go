@@ -14,6 +14,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/status"
 
 	"github.com/kvorum/kvorum/mvcc"
@@ -76,6 +77,7 @@ func TestEveryRPCHasARule(t *testing.T) {
 	g := grpc.NewServer()
 	(&Services{auth: a}).Register(g)
 	healthpb.RegisterHealthServer(g, health.NewServer())
+	reflection.Register(g)
 	served := map[string]bool{}
 	for service, info := range g.GetServiceInfo() {
 		for _, m := range info.Methods {

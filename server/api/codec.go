@@ -14,6 +14,7 @@ import (
 // into a pooled buffer.
 type Codec struct {
 	Traffic *Traffic // nil: not counted
+	Unsent  *Unsent  // nil: not counted
 }
 
 // Traffic counts the bytes of messages.
@@ -39,19 +40,24 @@ func (Codec) Name() string { return "proto" }
 
 // Marshal encodes v. The buffers go back to their pool when gRPC has sent them.
 func (c Codec) Marshal(v any) (mem.BufferSlice, error) {
-	data, err := encode(v)
+	data, err := c.encode(v)
 	if err == nil && c.Traffic != nil {
 		c.Traffic.Sent.Add(int64(data.Len()))
 	}
 	return data, err
 }
 
-func encode(v any) (mem.BufferSlice, error) {
+func (c Codec) encode(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case encoded:
 		return m.buffers(), nil
 	case vtMessage:
-		return marshalPooled(m.SizeVT(), m.MarshalToSizedBufferVT)
+		size := m.SizeVT()
+		if c.Unsent != nil && size >= largeAnswerBytes {
+			defer c.Unsent.encoded(v)
+			return c.Unsent.marshal(size, m.MarshalToSizedBufferVT)
+		}
+		return marshalPooled(size, m.MarshalToSizedBufferVT)
 	case proto.Message:
 		b, err := proto.Marshal(m)
 		return mem.BufferSlice{mem.SliceBuffer(b)}, err

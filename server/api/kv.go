@@ -31,7 +31,7 @@ func (k KV) read(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, er
 			return nil, err
 		}
 	}
-	response, err := k.rangeStore(r)
+	response, err := k.rangeBounded(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +86,9 @@ func (k KV) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) 
 func OnlyReads(r *pb.TxnRequest) bool { return onlyReads(r) }
 
 func (k KV) runTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if k.limits.Unsent.full() && txnMayBeLarge(r) {
+		return nil, k.errors.Status(ErrTooManyRequests)
+	}
 	if !onlyReads(r) {
 		if cost := txnCost(r); cost > 0 {
 			if err := k.member.CheckQuota(cost); err != nil {

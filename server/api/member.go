@@ -82,6 +82,7 @@ type Limits struct {
 	RequestBytesMax  int
 	TxnOpsMax        int
 	LeaseTTLMin      int64 // seconds; a shorter lease is made longer
+	Unsent           *Unsent
 	ProgressInterval time.Duration
 }
 
@@ -97,6 +98,22 @@ type WatchObserver func(kind mvcc.WatchBatchKind, events int, took time.Duration
 
 // ObserveWatches must be called before Register.
 func (s *Services) ObserveWatches(o WatchObserver) { s.watched = o }
+
+// rangeBounded is rangeStore for an answer that is kept until it is sent.
+func (s *Services) rangeBounded(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
+	if !mayBeLarge(r) {
+		return s.rangeStore(r)
+	}
+	if err := s.limits.Unsent.begin(); err != nil {
+		return nil, err
+	}
+	defer s.limits.Unsent.end()
+	response, err := s.rangeStore(r)
+	if err == nil {
+		s.limits.Unsent.count(ctx, response)
+	}
+	return response, err
+}
 
 // rangeStore reads the store.
 func (s *Services) rangeStore(r *pb.RangeRequest) (*pb.RangeResponse, error) {

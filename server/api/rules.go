@@ -2,6 +2,8 @@ package api
 
 import (
 	"google.golang.org/grpc/health/grpc_health_v1"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -113,6 +115,10 @@ func rules(opsMax int) map[string]rule {
 		grpc_health_v1.Health_Check_FullMethodName: open,
 		grpc_health_v1.Health_List_FullMethodName:  open,
 		grpc_health_v1.Health_Watch_FullMethodName: open,
+
+		// They tell what is in the .proto files, which anybody has.
+		reflectionv1.ServerReflection_ServerReflectionInfo_FullMethodName:      open,
+		reflectionv1alpha.ServerReflection_ServerReflectionInfo_FullMethodName: open,
 	}
 	addKeyRules(all, user, root, opsMax)
 	addRecipeRules(all)

@@ -12,23 +12,28 @@ import (
 // statusClosedRequest says that the client went away; nobody sees it.
 const statusClosedRequest = 499
 
-// writeError answers {"code":…,"message":…} with the HTTP status of the code.
-func writeError(w http.ResponseWriter, st *status.Status) {
+// writeError answers {"code":…,"message":…} with the HTTP status of the code. It
+// returns the error.
+func writeError(w http.ResponseWriter, err error) error {
+	st := status.Convert(err)
 	if st.Code() == codes.Unauthenticated {
 		w.Header().Set("WWW-Authenticate", st.Message())
 	}
 	w.WriteHeader(httpStatus(st.Code()))
-	_, _ = w.Write(encodeStatus(st))
+	_, _ = w.Write(encodeStatus("", st))
+	return err
 }
 
 // writeStreamError is writeError for a stream that has given no message yet.
-func writeStreamError(w http.ResponseWriter, st *status.Status) {
+func writeStreamError(w http.ResponseWriter, err error) error {
+	st := status.Convert(err)
 	w.WriteHeader(httpStatus(st.Code()))
-	_ = writeLine(w, "error", encodeStatus(st))
+	_, _ = w.Write(encodeStatus("error", st))
+	return err
 }
 
-func encodeStatus(st *status.Status) []byte {
-	body, err := encode(st.Proto())
+func encodeStatus(key string, st *status.Status) []byte {
+	body, err := encode(key, st.Proto())
 	must.NoError(err, "encode a status")
 	return body
 }

@@ -51,6 +51,9 @@ func TestEveryMethodHasAPath(t *testing.T) {
 	}
 }
 
+// small are limits that no request of these tests meets.
+var small = Limits{JSONBytesMax: 1000, MessageBytesMax: 500}
+
 // failing is a server whose every call fails, and that shows the metadata.
 type failing struct {
 	code codes.Code
@@ -102,7 +105,7 @@ func TestHTTPStatusOfEachCode(t *testing.T) {
 		codes.FailedPrecondition: 400, codes.Aborted: 409, codes.OutOfRange: 400, codes.Unimplemented: 501, codes.Internal: 500,
 		codes.Unavailable: 503, codes.DataLoss: 500,
 	} {
-		w := post(New(&failing{code: code}, 1000), "/v3/kv/put", strings.NewReader("{}"), http.Header{})
+		w := post(New(&failing{code: code}, small, nil), "/v3/kv/put", strings.NewReader("{}"), http.Header{})
 		if w.Code != want {
 			t.Errorf("%v: %d, want %d", code, w.Code, want)
 		}
@@ -111,7 +114,7 @@ func TestHTTPStatusOfEachCode(t *testing.T) {
 
 // If this fails, a client takes a stream that broke for one that ended.
 func TestStreamTellsOfItsFailure(t *testing.T) {
-	w := post(New(&failing{code: codes.Unavailable}, 1000), "/v3/maintenance/snapshot", strings.NewReader(""), http.Header{})
+	w := post(New(&failing{code: codes.Unavailable}, small, nil), "/v3/maintenance/snapshot", strings.NewReader(""), http.Header{})
 	want := `{"result":{"version":"3.7.0"}}` + "\n" + `{"error":{"code":14,"message":"no"}}` + "\n"
 	if w.Code != http.StatusOK || w.Body.String() != want {
 		t.Errorf("%d %s", w.Code, w.Body)
@@ -122,7 +125,7 @@ func TestStreamTellsOfItsFailure(t *testing.T) {
 // is taken for the gateway's.
 func TestHeadersBecomeMetadata(t *testing.T) {
 	server := &failing{code: codes.Unavailable}
-	post(New(server, 1000), "/v3/kv/put", nil, http.Header{
+	post(New(server, small, nil), "/v3/kv/put", nil, http.Header{
 		"Authorization": {"secret"}, "Grpc-Metadata-Hasleader": {"true"}, "Grpc-Metadata-": {"x"}, "X-Other": {"y"},
 		"Grpc-Metadata-Grpcgateway-Accept": {},
 	})
@@ -140,7 +143,7 @@ func TestHeadersBecomeMetadata(t *testing.T) {
 // or a message may be of any size.
 func TestEachMessageHasItsOwnBound(t *testing.T) {
 	const message = `{"key":"YWFhYWFhYWFhYWFhYWFhYWFhYWFh"} `
-	requests := newRequests(strings.NewReader(strings.Repeat(message, 100)+`"`+strings.Repeat("x", 5000)+`"`), 2000)
+	requests := newRequests(strings.NewReader(strings.Repeat(message, 100)+`"`+strings.Repeat("x", 5000)+`"`), Limits{JSONBytesMax: 2000})
 	for i := range 100 {
 		var r pb.PutRequest
 		if err := requests.next(&r); err != nil || len(r.Key) != 21 {
@@ -158,18 +161,18 @@ func FuzzRequests(f *testing.F) {
 	f.Add(`{"compare":[{"key":"YQ==","version":"1"}],"success":[{"requestPut":{"key":"Yg"}}]} {}`)
 	f.Add(`{"compare":null}`)
 	f.Fuzz(func(t *testing.T, body string) {
-		requests := newRequests(strings.NewReader(body), 1<<16)
+		requests := newRequests(strings.NewReader(body), Limits{JSONBytesMax: 1 << 16})
 		for {
 			var r, again pb.TxnRequest
 			err := requests.next(&r)
 			if errors.Is(err, io.EOF) || status.Code(err) != codes.OK {
 				return
 			}
-			text, err := encode(&r)
+			text, err := encode("", &r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := newRequests(strings.NewReader(string(text)), 1<<20).next(&again); err != nil || !proto.Equal(&r, &again) {
+			if err := newRequests(strings.NewReader(string(text)), Limits{JSONBytesMax: 1 << 20}).next(&again); err != nil || !proto.Equal(&r, &again) {
 				t.Fatalf("%s: %v, read again as %v", text, err, &again)
 			}
 		}

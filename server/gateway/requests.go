@@ -19,18 +19,19 @@ var errTooLarge = errors.New("the JSON of a message is too large")
 type requests struct {
 	bounded *bounded
 	json    *json.Decoder
-	max     int
+	limits  Limits
+	strict  bool // what is no message fails the stream
 }
 
-func newRequests(body io.Reader, jsonBytesMax int) *requests {
+func newRequests(body io.Reader, limits Limits) *requests {
 	b := &bounded{from: body}
-	return &requests{bounded: b, json: json.NewDecoder(b), max: jsonBytesMax}
+	return &requests{bounded: b, json: json.NewDecoder(b), limits: limits}
 }
 
 // next reads one message into m. The error is io.EOF after the last one, else a
 // gRPC status.
 func (q *requests) next(m proto.Message) error {
-	q.bounded.left = q.max
+	q.bounded.left = q.limits.JSONBytesMax
 	var raw json.RawMessage
 	err := q.json.Decode(&raw)
 	if err == nil {
@@ -40,7 +41,11 @@ func (q *requests) next(m proto.Message) error {
 	case err == nil || errors.Is(err, io.EOF):
 		return err
 	case errors.Is(err, errTooLarge):
-		return status.Error(codes.ResourceExhausted, fmt.Sprintf("%v: more than %d bytes", err, q.max))
+		// The size is not known: nobody reads on to learn it.
+		return status.Error(codes.ResourceExhausted, fmt.Sprintf("grpc: received message larger than max (more than %d bytes of JSON vs. %d)",
+			q.limits.JSONBytesMax, q.limits.MessageBytesMax))
+	case errors.Is(err, errHungUp):
+		return status.Error(codes.Canceled, err.Error())
 	}
 	// protojson writes one kind of space or another, by build.
 	return status.Error(codes.InvalidArgument, strings.ReplaceAll(err.Error(), "\u00a0", " "))
@@ -49,7 +54,7 @@ func (q *requests) next(m proto.Message) error {
 // drain reads what follows the last message: net/http notices that a client has
 // gone only after the end of its body.
 func (q *requests) drain() {
-	q.bounded.left = q.max
+	q.bounded.left = q.limits.JSONBytesMax
 	_, _ = io.Copy(io.Discard, q.bounded)
 }
 

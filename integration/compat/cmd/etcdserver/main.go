@@ -56,7 +56,7 @@ func run(args []string) error {
 	}
 }
 
-// applyURLs copies the URL flags into the configuration: the flag set keeps them to itself.
+// applyURLs copies the flags that are lists into the configuration: the flag set keeps them to itself.
 func applyURLs(cfg *embed.Config, flags *flag.FlagSet) error {
 	targets := map[string]*[]url.URL{
 		"listen-client-urls":          &cfg.ListenClientUrls,
@@ -85,6 +85,15 @@ func applyURLs(cfg *embed.Config, flags *flag.FlagSet) error {
 	if flagGiven(flags, "log-outputs") {
 		cfg.LogOutputs = strings.Split(flags.Lookup("log-outputs").Value.String(), ",")
 	}
+	sets := map[string]*map[string]struct{}{"cors": &cfg.CORS, "host-whitelist": &cfg.HostWhitelist}
+	flags.Visit(func(f *flag.Flag) {
+		if target := sets[f.Name]; target != nil {
+			*target = map[string]struct{}{}
+			for _, text := range strings.Split(f.Value.String(), ",") {
+				(*target)[text] = struct{}{}
+			}
+		}
+	})
 	if !flagGiven(flags, "initial-cluster") {
 		cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	}
