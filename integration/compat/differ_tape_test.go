@@ -1,0 +1,237 @@
+package compat
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+)
+
+// tape is one watch stream of one server, and what has come over it, by watcher. Which responses events come in is
+// chance (how many of the past one response holds, and the revision in its header); what each watcher is told, in
+// order, is not.
+type tape struct {
+	stream grpc.ClientStream
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	told     map[int64][]string // guarded by mu: by watch id
+	alive    map[int64]bool     // guarded by mu: watchers created and not canceled
+	answers  int                // guarded by mu: answers to create requests
+	progress []int64            // guarded by mu: revisions of progress answers
+	last     map[int64]int64    // guarded by mu: the revision of each watcher's last event
+	end      string             // guarded by mu: how the stream ended; "" = it has not
+}
+
+// tape finds a stream of the server, or opens it.
+func (p *player) tape(s step) *tape {
+	if t := p.tapes[s.stream]; t != nil {
+		return t
+	}
+	ctx, cancel := context.WithCancel(p.outgoing(s))
+	t := &tape{cancel: cancel, told: map[int64][]string{}, alive: map[int64]bool{}, last: map[int64]int64{}}
+	p.tapes[s.stream] = t
+	var err error
+	t.stream, err = p.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, watchMethod)
+	if err != nil {
+		t.end = err.Error()
+		return t
+	}
+	go t.read()
+	return t
+}
+
+// read runs until the stream ends.
+func (t *tape) read() {
+	for {
+		var data []byte
+		if err := t.stream.RecvMsg(&data); err != nil {
+			s := status.Convert(err)
+			t.mu.Lock()
+			t.end = fmt.Sprintf("%s %q", s.Code(), normalText(s.Message()))
+			t.mu.Unlock()
+			return
+		}
+		answer := &pb.WatchResponse{}
+		if err := proto.Unmarshal(data, answer); err != nil {
+			answer.CancelReason = fmt.Sprintf("cannot be read: %v", err)
+		}
+		t.mu.Lock()
+		t.write(answer)
+		t.mu.Unlock()
+	}
+}
+
+// write notes one response. The caller holds mu.
+func (t *tape) write(r *pb.WatchResponse) {
+	id := r.WatchId
+	switch {
+	case r.Created || r.Canceled:
+		if r.Created {
+			t.answers++
+			t.alive[id] = !r.Canceled
+			t.last[id] = 0
+		} else {
+			delete(t.alive, id)
+		}
+		r.Header.RaftTerm = 0
+		t.told[id] = append(t.told[id], oneLine(r))
+	case len(r.Events) == 0:
+		t.progress = append(t.progress, r.Header.Revision)
+	default:
+		t.writeEvents(r)
+	}
+}
+
+// writeEvents notes events one by one, and what no server may do: an event twice or out of order, a header that is older
+// than what it brings.
+func (t *tape) writeEvents(r *pb.WatchResponse) {
+	id := r.WatchId
+	for _, event := range r.Events {
+		line := oneLine(event)
+		if event.Kv.ModRevision < t.last[id] {
+			line += " COMES AFTER A LATER ONE"
+		}
+		if r.Header.Revision < event.Kv.ModRevision {
+			line += " IS NEWER THAN ITS HEADER"
+		}
+		t.last[id] = event.Kv.ModRevision
+		t.told[id] = append(t.told[id], line)
+	}
+}
+
+func oneLine(m proto.Message) string {
+	return prototext.MarshalOptions{EmitUnknown: true}.Format(m)
+}
+
+// text is what is compared: for each watcher what it was told, and how the stream ended.
+func (t *tape) text() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var b strings.Builder
+	for _, id := range slices.Sorted(mapsKeys(t.told)) {
+		fmt.Fprintf(&b, "watcher %d:\n", id)
+		for _, line := range t.told[id] {
+			b.WriteString("  " + line + "\n")
+		}
+	}
+	b.WriteString(t.end)
+	return b.String()
+}
+
+// forget drops what has been compared.
+func (t *tape) forget() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.told = map[int64][]string{}
+}
+
+func mapsKeys[V any](m map[int64]V) func(func(int64) bool) {
+	return func(yield func(int64) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// state reads something under the lock.
+func tapeState[V any](t *tape, read func() V) V {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return read()
+}
+
+// watch sends a step to its stream and waits until the server has taken notice, so that what the step does comes
+// before what later steps do.
+func (p *player) watch(s step, revision int64) {
+	t := p.tape(s)
+	if tapeState(t, func() bool { return t.end != "" }) {
+		return
+	}
+	request := s.adapt(&p.ids, revision)
+	message := &pb.WatchRequest{}
+	malformed := proto.Unmarshal(request, message) != nil
+	answers := tapeState(t, func() int { return t.answers })
+	if err := t.stream.SendMsg(&request); err != nil {
+		return // the reader notes why
+	}
+	poll(watchMax, func() bool {
+		return tapeState(t, func() bool {
+			create := message.GetCreateRequest() != nil && t.answers == answers
+			cancel := message.GetCancelRequest() != nil && t.alive[message.GetCancelRequest().WatchId]
+			return t.end != "" || !malformed && !create && !cancel
+		})
+	})
+}
+
+// watchMax bounds the wait for a watcher's answers; quietMax that for an answer which may never come, because a
+// watcher of the stream waits for a revision that does not exist yet.
+const (
+	watchMax = 3 * time.Second
+	quietMax = 200 * time.Millisecond
+)
+
+// settle waits until the stream has nothing more to say: it asks for progress until it gets an answer. It returns the
+// revision that the answer names, 0 without one.
+func (t *tape) settle() int64 {
+	had := tapeState(t, func() int { return len(t.progress) })
+	if tapeState(t, func() bool { return t.end != "" || len(t.alive) == 0 }) {
+		return 0
+	}
+	request := encode(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
+	poll(quietMax, func() bool {
+		if tapeState(t, func() bool { return len(t.progress) > had || t.end != "" }) {
+			return true
+		}
+		_ = t.stream.SendMsg(&request) // an error ends the stream, which the reader notes
+		return false
+	})
+	return tapeState(t, func() int64 {
+		if len(t.progress) == had {
+			return 0
+		}
+		return t.progress[had]
+	})
+}
+
+// compareTapes settles the streams of both servers and compares them; a difference may still be on its way, so it counts
+// only when it stays.
+func (p *pair) compareTapes() *difference {
+	for _, stream := range slices.Sorted(func(yield func(int) bool) {
+		for k := range p.etcd.tapes {
+			if !yield(k) {
+				return
+			}
+		}
+	}) {
+		e, k := p.etcd.tapes[stream], p.kvorum.tapes[stream]
+		var group sync.WaitGroup
+		var progress [2]int64
+		group.Go(func() { progress[0] = e.settle() })
+		group.Go(func() { progress[1] = k.settle() })
+		group.Wait()
+		poll(watchMax, func() bool { return e.text() == k.text() })
+		note := func(t *tape, progress int64) string { return fmt.Sprintf("%s\nprogress at %d\n", t.text(), progress) }
+		a, b := note(e, progress[0]), note(k, progress[1])
+		if a != b {
+			return &difference{step: step{method: watchMethod, stream: stream}, etcd: a, kvorum: b}
+		}
+		e.forget()
+		k.forget()
+		if e.end != "" {
+			delete(p.etcd.tapes, stream)
+			delete(p.kvorum.tapes, stream)
+		}
+	}
+	return nil
+}
