@@ -95,7 +95,11 @@ func (p *player) text(path string, request []byte, answers [][]byte, err error) 
 		}
 		p.learn(inputOf(path), request, answer)
 		normalise(answer, &p.ids)
-		b.WriteString("message\n" + format(answer))
+		text := "message\n" + format(answer)
+		if _, snapshot := answer.(*pb.SnapshotResponse); snapshot && b.String() == text {
+			continue // how many chunks there are depends on the size
+		}
+		b.WriteString(text)
 	}
 	if err != nil {
 		s := status.Convert(err)
@@ -165,7 +169,13 @@ func normalise(answer proto.Message, ids *idTable) {
 
 // normalText evens out the space that the protobuf library puts at random into its error texts, to keep programs from
 // comparing them.
-func normalText(text string) string { return strings.ReplaceAll(text, "\u00a0", " ") }
+//
+// And of a request that cannot be read, the gRPC library's words before the protobuf library's: they change from one
+// release to the next, and belong to neither server.
+func normalText(text string) string {
+	text = strings.ReplaceAll(text, "\u00a0", " ")
+	return strings.Replace(text, "grpc: error unmarshalling request:", "grpc: failed to unmarshal the received message:", 1)
+}
 
 // poll calls done until it says true or the time is up.
 func poll(limit time.Duration, done func() bool) bool {

@@ -37,8 +37,8 @@ func (s step) String() string {
 		fmt.Fprintf(&b, " bytes %x", s.request)
 	} else {
 		text := prototext.MarshalOptions{EmitUnknown: true}.Format(message)
-		if len(text) > 1000 {
-			text = text[:1000] + "…"
+		if len(text) > 5000 {
+			text = text[:5000] + "…"
 		}
 		fmt.Fprintf(&b, " {%s}", text)
 	}

@@ -181,27 +181,45 @@ const (
 	quietMax = 200 * time.Millisecond
 )
 
-// settle waits until the stream has nothing more to say: it asks for progress until it gets an answer. It returns the
-// revision that the answer names, 0 without one.
-func (t *tape) settle() int64 {
-	had := tapeState(t, func() int { return len(t.progress) })
-	if tapeState(t, func() bool { return t.end != "" || len(t.alive) == 0 }) {
-		return 0
-	}
+// ask sends a progress request.
+func (t *tape) ask() {
 	request := encode(&pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}})
-	poll(quietMax, func() bool {
-		if tapeState(t, func() bool { return len(t.progress) > had || t.end != "" }) {
-			return true
-		}
-		_ = t.stream.SendMsg(&request) // an error ends the stream, which the reader notes
-		return false
-	})
+	_ = t.stream.SendMsg(&request) // an error ends the stream, which the reader notes
+}
+
+// answered is the revision of the first progress answer since there were had of them; 0 without one.
+func (t *tape) answered(had int) int64 {
 	return tapeState(t, func() int64 {
-		if len(t.progress) == had {
-			return 0
+		if len(t.progress) > had {
+			return t.progress[had]
 		}
-		return t.progress[had]
+		return 0
 	})
+}
+
+// settle waits until the streams have nothing more to say: it asks both for progress until both have answered, or none
+// has for a while. It returns the revisions that the answers name, 0 without one.
+func settle(e, k *tape) (etcd, kvorum int64) {
+	had := [2]int{}
+	for i, t := range []*tape{e, k} {
+		had[i] = tapeState(t, func() int { return len(t.progress) })
+		if tapeState(t, func() bool { return t.end != "" || len(t.alive) == 0 }) {
+			return 0, 0
+		}
+	}
+	began := time.Now()
+	poll(watchMax, func() bool {
+		etcd, kvorum = e.answered(had[0]), k.answered(had[1])
+		if etcd == 0 {
+			e.ask()
+		}
+		if kvorum == 0 {
+			k.ask()
+		}
+		neither := etcd == 0 && kvorum == 0
+		return etcd != 0 && kvorum != 0 || neither && time.Since(began) > quietMax
+	})
+	return etcd, kvorum
 }
 
 // compareTapes settles the streams of both servers and compares them; a difference may still be on its way, so it counts
@@ -215,14 +233,10 @@ func (p *pair) compareTapes() *difference {
 		}
 	}) {
 		e, k := p.etcd.tapes[stream], p.kvorum.tapes[stream]
-		var group sync.WaitGroup
-		var progress [2]int64
-		group.Go(func() { progress[0] = e.settle() })
-		group.Go(func() { progress[1] = k.settle() })
-		group.Wait()
+		progressE, progressK := settle(e, k)
 		poll(watchMax, func() bool { return e.text() == k.text() })
 		note := func(t *tape, progress int64) string { return fmt.Sprintf("%s\nprogress at %d\n", t.text(), progress) }
-		a, b := note(e, progress[0]), note(k, progress[1])
+		a, b := note(e, progressE), note(k, progressK)
 		if a != b {
 			return &difference{step: step{method: watchMethod, stream: stream}, etcd: a, kvorum: b}
 		}

@@ -78,7 +78,7 @@ func rules(opsMax int) map[string]rule {
 	rootReads := rule{check: root.check, reads: true}
 	all := map[string]rule{
 		pb.Cluster_MemberList_FullMethodName:    user,
-		pb.Cluster_MemberAdd_FullMethodName:     root,
+		pb.Cluster_MemberAdd_FullMethodName:     {validate: of(checkMemberAdd), check: root.check},
 		pb.Cluster_MemberRemove_FullMethodName:  root,
 		pb.Cluster_MemberUpdate_FullMethodName:  root,
 		pb.Cluster_MemberPromote_FullMethodName: root,

@@ -138,10 +138,11 @@ func newUser(record *authpb.User, roles map[string]*authpb.Role) *user {
 		}
 		for _, p := range roles[name].GetKeyPermission() {
 			r := rangeOf(p.Key, p.RangeEnd)
-			if p.PermType != authpb.Permission_WRITE {
+			// A type that does not exist is stored, as etcd does, and allows nothing.
+			if p.PermType == authpb.Permission_READ || p.PermType == authpb.Permission_READWRITE {
 				read = append(read, r)
 			}
-			if p.PermType != authpb.Permission_READ {
+			if p.PermType == authpb.Permission_WRITE || p.PermType == authpb.Permission_READWRITE {
 				write = append(write, r)
 			}
 		}
