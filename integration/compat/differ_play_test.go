@@ -1,6 +1,7 @@
 package compat
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,7 +132,8 @@ func (p *player) learn(input proto.Message, request []byte, answer proto.Message
 //	raft terms and indexes        each cluster has its own history of elections and internal entries
 //	sizes, Hash, Snapshot blobs   the two lay out their files differently
 //	a lease's remaining time      seconds pass between two requests
-//	keys of a lease               in no order
+//	keys of a lease, alarms       in no order
+//	alarms in Status              in the protobuf library's text form, whose spaces are random
 //	tokens                        random
 //	ids that a server has chosen  become stand-ins (idTable)
 //	the version in Status         is that of the API implemented, 3.7.x
@@ -142,6 +144,14 @@ func normalise(answer proto.Message, ids *idTable) {
 		if strings.HasPrefix(a.Version, "3.7.") {
 			a.Version = "3.7"
 		}
+		for i, text := range a.Errors {
+			a.Errors[i] = strings.Join(strings.Fields(text), " ")
+		}
+		slices.Sort(a.Errors)
+	case *pb.AlarmResponse:
+		slices.SortFunc(a.Alarms, func(x, y *pb.AlarmMember) int {
+			return cmp.Or(cmp.Compare(x.MemberID, y.MemberID), cmp.Compare(x.Alarm, y.Alarm))
+		})
 	case *pb.HashResponse:
 		a.Hash = 0
 	case *pb.SnapshotResponse:

@@ -23,12 +23,21 @@ type tape struct {
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
-	told     map[int64][]string // guarded by mu: by watch id
+	told     map[int64][]remark // guarded by mu: by watch id
 	alive    map[int64]bool     // guarded by mu: watchers created and not canceled
 	answers  int                // guarded by mu: answers to create requests
 	progress []int64            // guarded by mu: revisions of progress answers
 	last     map[int64]int64    // guarded by mu: the revision of each watcher's last event
 	end      string             // guarded by mu: how the stream ended; "" = it has not
+	// compacted: a watcher was canceled since what it asked for was compacted. From then on etcd answers no progress
+	// request of the stream, however long one asks; Kvorum does. Guarded by mu.
+	compacted bool
+}
+
+// remark is what a watcher was told, and what is wrong about it.
+type remark struct {
+	message proto.Message
+	wrong   string
 }
 
 // tape finds a stream of the server, or opens it.
@@ -37,7 +46,7 @@ func (p *player) tape(s step) *tape {
 		return t
 	}
 	ctx, cancel := context.WithCancel(p.outgoing(s))
-	t := &tape{cancel: cancel, told: map[int64][]string{}, alive: map[int64]bool{}, last: map[int64]int64{}}
+	t := &tape{cancel: cancel, told: map[int64][]remark{}, alive: map[int64]bool{}, last: map[int64]int64{}}
 	p.tapes[s.stream] = t
 	var err error
 	t.stream, err = p.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, watchMethod)
@@ -73,6 +82,7 @@ func (t *tape) read() {
 // write notes one response. The caller holds mu.
 func (t *tape) write(r *pb.WatchResponse) {
 	id := r.WatchId
+	t.compacted = t.compacted || r.CompactRevision != 0
 	switch {
 	case r.Created || r.Canceled:
 		if r.Created {
@@ -82,8 +92,7 @@ func (t *tape) write(r *pb.WatchResponse) {
 		} else {
 			delete(t.alive, id)
 		}
-		r.Header.RaftTerm = 0
-		t.told[id] = append(t.told[id], oneLine(r))
+		t.told[id] = append(t.told[id], remark{message: r})
 	case len(r.Events) == 0:
 		t.progress = append(t.progress, r.Header.Revision)
 	default:
@@ -96,12 +105,12 @@ func (t *tape) write(r *pb.WatchResponse) {
 func (t *tape) writeEvents(r *pb.WatchResponse) {
 	id := r.WatchId
 	for _, event := range r.Events {
-		line := oneLine(event)
+		line := remark{message: event}
 		if event.Kv.ModRevision < t.last[id] {
-			line += " COMES AFTER A LATER ONE"
+			line.wrong += " COMES AFTER A LATER ONE"
 		}
 		if r.Header.Revision < event.Kv.ModRevision {
-			line += " IS NEWER THAN ITS HEADER"
+			line.wrong += " IS NEWER THAN ITS HEADER"
 		}
 		t.last[id] = event.Kv.ModRevision
 		t.told[id] = append(t.told[id], line)
@@ -113,14 +122,16 @@ func oneLine(m proto.Message) string {
 }
 
 // text is what is compared: for each watcher what it was told, and how the stream ended.
-func (t *tape) text() string {
+func (t *tape) text(ids *idTable) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var b strings.Builder
 	for _, id := range slices.Sorted(mapsKeys(t.told)) {
 		fmt.Fprintf(&b, "watcher %d:\n", id)
 		for _, line := range t.told[id] {
-			b.WriteString("  " + line + "\n")
+			message := proto.Clone(line.message)
+			normalise(message, ids)
+			b.WriteString("  " + oneLine(message) + line.wrong + "\n")
 		}
 	}
 	b.WriteString(t.end)
@@ -131,7 +142,7 @@ func (t *tape) text() string {
 func (t *tape) forget() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.told = map[int64][]string{}
+	t.told = map[int64][]remark{}
 }
 
 func mapsKeys[V any](m map[int64]V) func(func(int64) bool) {
@@ -216,9 +227,15 @@ func settle(e, k *tape) (etcd, kvorum int64) {
 		if kvorum == 0 {
 			k.ask()
 		}
+		if tapeState(e, func() bool { return e.compacted }) {
+			return time.Since(began) > quietMax
+		}
 		neither := etcd == 0 && kvorum == 0
 		return etcd != 0 && kvorum != 0 || neither && time.Since(began) > quietMax
 	})
+	if tapeState(e, func() bool { return e.compacted }) {
+		return 0, 0
+	}
 	return etcd, kvorum
 }
 
@@ -234,15 +251,17 @@ func (p *pair) compareTapes() *difference {
 	}) {
 		e, k := p.etcd.tapes[stream], p.kvorum.tapes[stream]
 		progressE, progressK := settle(e, k)
-		poll(watchMax, func() bool { return e.text() == k.text() })
-		note := func(t *tape, progress int64) string { return fmt.Sprintf("%s\nprogress at %d\n", t.text(), progress) }
-		a, b := note(e, progressE), note(k, progressK)
+		poll(watchMax, func() bool { return e.text(&p.etcd.ids) == k.text(&p.kvorum.ids) })
+		a := fmt.Sprintf("%s\nprogress at %d\n", e.text(&p.etcd.ids), progressE)
+		b := fmt.Sprintf("%s\nprogress at %d\n", k.text(&p.kvorum.ids), progressK)
 		if a != b {
 			return &difference{step: step{method: watchMethod, stream: stream}, etcd: a, kvorum: b}
 		}
 		e.forget()
 		k.forget()
-		if e.end != "" {
+		if tapeState(e, func() bool { return e.end != "" || e.compacted }) {
+			e.cancel()
+			k.cancel()
 			delete(p.etcd.tapes, stream)
 			delete(p.kvorum.tapes, stream)
 		}

@@ -66,8 +66,14 @@ func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) {
 		return
 	}
 	requests.drain()
+	waiting, cancel, err := withTimeout(r)
+	if err != nil {
+		writeError(w, status.Convert(err))
+		return
+	}
+	defer cancel()
 	var header metadata.MD
-	err := g.conn.Invoke(withMetadata(r), rt.method, request, answer, grpc.Header(&header))
+	err = g.conn.Invoke(withMetadata(waiting, r), rt.method, request, answer, grpc.Header(&header))
 	var body []byte
 	if err == nil {
 		body, err = encode(answer)
@@ -84,7 +90,13 @@ func (g *Gateway) call(w http.ResponseWriter, r *http.Request, rt *route) {
 func (g *Gateway) stream(w http.ResponseWriter, r *http.Request, rt *route) {
 	control := http.NewResponseController(w)
 	_ = control.EnableFullDuplex() // HTTP/2 is, always
-	ctx, cancel := context.WithCancelCause(withMetadata(r))
+	waiting, stop, err := withTimeout(r)
+	if err != nil {
+		writeError(w, status.Convert(err))
+		return
+	}
+	defer stop()
+	ctx, cancel := context.WithCancelCause(withMetadata(waiting, r))
 	s, err := g.conn.NewStream(ctx, &rt.stream, rt.method)
 	if err != nil {
 		cancel(nil)
@@ -184,9 +196,9 @@ func writeLine(w io.Writer, key string, body []byte) error {
 	return err
 }
 
-// withMetadata is the context of a request, with the metadata that its headers
+// withMetadata adds to a request's context the metadata that its headers
 // stand for. The mark that it came through here turns off users by certificate.
-func withMetadata(r *http.Request) context.Context {
+func withMetadata(ctx context.Context, r *http.Request) context.Context {
 	md := metadata.MD{}
 	for name, values := range r.Header {
 		if key, ok := strings.CutPrefix(name, metadataPrefix); ok && key != "" {
@@ -195,7 +207,7 @@ func withMetadata(r *http.Request) context.Context {
 	}
 	md.Append("authorization", r.Header.Values("Authorization")...)
 	md.Set("grpcgateway-accept", cmp.Or(r.Header.Get("Accept"), "*/*"))
-	return metadata.NewOutgoingContext(r.Context(), md)
+	return metadata.NewOutgoingContext(ctx, md)
 }
 
 func writeMetadata(w http.ResponseWriter, md metadata.MD) {

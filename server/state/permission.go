@@ -39,8 +39,12 @@ func (r keyRange) reaches(key []byte) bool {
 	return r.end == nil || bytes.Compare(r.end, key) >= 0
 }
 
-// covers reports whether all of x lies in r. A void x needs its first key.
+// covers reports whether all of x lies in r. A void x, which ends at or before its first key, needs r to reach from
+// before its end to beyond its first key: that is what etcd's search for intervals makes of it.
 func (r keyRange) covers(x keyRange) bool {
+	if x.end != nil && bytes.Compare(x.from, x.end) >= 0 {
+		return bytes.Compare(r.from, x.end) < 0 && (r.end == nil || bytes.Compare(r.end, x.from) > 0)
+	}
 	if bytes.Compare(r.from, x.from) > 0 || !r.reaches(x.from) || bytes.Equal(r.end, x.from) && r.end != nil {
 		return false
 	}
