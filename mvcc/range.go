@@ -231,7 +231,8 @@ type plan struct {
 	limit                                int // 0: none
 	target                               pb.RangeRequest_SortTarget
 	reverse                              bool
-	whole                                bool // order or filters need every hit before the limit
+	whole                                bool // order or filters come before the limit
+	window                               int  // of a whole one: how many keys are ordered and limited; 0: all
 	minMod, maxMod, minCreate, maxCreate int64
 }
 
@@ -243,6 +244,10 @@ func planOf(r *pb.RangeRequest) plan {
 		minCreate: r.MinCreateRevision, maxCreate: r.MaxCreateRevision,
 	}
 	p.whole = p.target != pb.RangeRequest_KEY || p.filtered()
+	if r.SortOrder == pb.RangeRequest_NONE && !p.filtered() && p.limit > 0 {
+		// As in etcd: a target without an order sorts only the first keys of the range, one more than will be given out.
+		p.window = p.limit + 1
+	}
 	return p
 }
 
@@ -250,7 +255,7 @@ func (p plan) filtered() bool { return p.minMod|p.maxMod|p.minCreate|p.maxCreate
 
 func (p plan) page() page {
 	if p.whole {
-		return page{}
+		return page{limit: p.window}
 	}
 	return page{limit: p.limit, fromEnd: p.reverse}
 }

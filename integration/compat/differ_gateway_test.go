@@ -101,8 +101,9 @@ var chosenID = regexp.MustCompile(`^[5-9]\d{18}$`)
 func withoutUnstable(value any) any {
 	switch v := value.(type) {
 	case map[string]any:
+		_, remains := v["grantedTTL"]
 		for name := range v {
-			if slices.Contains(unstable, name) {
+			if slices.Contains(unstable, name) || remains && name == "TTL" {
 				v[name] = "…"
 				continue
 			}
@@ -270,11 +271,15 @@ func randomCalls(d *draw, n int) []call {
 	return all
 }
 
-// damage changes one byte of a body now and then.
+// damage changes one byte of a body now and then. Digits stay: etcd's release of the protobuf library reads a number in
+// quotes up to the first byte that is none, and the two stores would part.
 func damage(r *rand.Rand, body string) string {
 	if r.IntN(4) != 0 || body == "" {
 		return body
 	}
 	at := r.IntN(len(body))
+	if body[at] >= '0' && body[at] <= '9' {
+		return body
+	}
 	return body[:at] + string("{}[]\":,x1 \\"[r.IntN(11)]) + body[at+1:]
 }
