@@ -143,12 +143,12 @@ func TestDifferentialQuota(t *testing.T) {
 	a.says(full, kv("Txn"), &pb.TxnRequest{Success: putsOf(1)})
 	a.says(full, kv("Txn"), &pb.TxnRequest{Failure: putsOf(1)})
 	// Small requests that are wrong as well, and large ones.
-	a.ask(kv("Put"), &pb.PutRequest{})
 	a.ask(kv("Put"), &pb.PutRequest{Key: []byte("k"), Lease: 99})
 	a.ask(kv("Put"), putOf(big))
 	a.ask(kv("Put"), &pb.PutRequest{Value: putOf(big).Value})
 	a.ask(kv("Put"), &pb.PutRequest{Key: []byte("none"), IgnoreValue: true})
-	a.ask(kv("Txn"), &pb.TxnRequest{Success: append(putsOf(1), putsOf(1)...)})
+	twice := &pb.RequestOp{Request: &pb.RequestOp_RequestPut{RequestPut: putOf(big)}}
+	a.ask(kv("Txn"), &pb.TxnRequest{Success: []*pb.RequestOp{twice, twice}})
 	a.ask(kv("Txn"), &pb.TxnRequest{Success: []*pb.RequestOp{{}}})
 	a.ask(leases("LeaseGrant"), &pb.LeaseGrantRequest{ID: 7, TTL: 9000000001})
 	a.says("message", kv("Txn"), &pb.TxnRequest{})
