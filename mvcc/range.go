@@ -288,7 +288,8 @@ func (p plan) applyToHits(found []hit) (kept []hit, more bool) {
 			return !p.admitsRevisions(int64(h.it.create), int64(h.at.main))
 		})
 	}
-	slices.SortStableFunc(found, p.direct(func(a, b hit) int {
+	// Not stable, and by the library's algorithm, so that even ties come as from etcd.
+	slices.SortFunc(found, p.direct(func(a, b hit) int {
 		switch p.target {
 		case pb.RangeRequest_VERSION:
 			return cmp.Compare(a.it.version, b.it.version)
@@ -318,7 +319,7 @@ func (v *view) rangeByRecords(found []hit, r *pb.RangeRequest, p plan) ([]*mvccp
 		return nil, false, err
 	}
 	kvs = slices.DeleteFunc(kvs, func(kv *mvccpb.KeyValue) bool { return !p.admits(kv) })
-	slices.SortStableFunc(kvs, func(a, b *mvccpb.KeyValue) int {
+	slices.SortFunc(kvs, func(a, b *mvccpb.KeyValue) int {
 		if p.reverse {
 			a, b = b, a
 		}

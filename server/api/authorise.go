@@ -119,8 +119,6 @@ func commandOf(r any) *pb.InternalRaftRequest {
 		}
 	case *pb.CompactionRequest:
 		return &pb.InternalRaftRequest{Compaction: r}
-	case *pb.LeaseGrantRequest:
-		return &pb.InternalRaftRequest{LeaseGrant: r}
 	case *pb.LeaseRevokeRequest:
 		return &pb.InternalRaftRequest{LeaseRevoke: r}
 	}

@@ -93,7 +93,9 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	}
 	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer buf.Free()
-	return proto.Unmarshal(buf.ReadOnlyData(), m) // resets m first
+	// A known field of another type would be kept as an unknown one, and what is proposed is decoded by the generated
+	// code, which does not have it.
+	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buf.ReadOnlyData(), m) // resets m first
 }
 
 // generated tells whether the generated code decodes a request, as it does the frequent ones. It does not check that

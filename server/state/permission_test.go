@@ -79,7 +79,7 @@ func TestMergedRangesAgreeWithModel(t *testing.T) {
 			want = want && modelGrants(role, k)
 		}
 		if void {
-			want = modelGrantsVoid(role, probes, from, to)
+			want = modelGrantsVoid(role, from, to)
 		}
 		if got := u.read.allows([]byte(from), []byte(to)); got != want {
 			t.Fatalf("range %q to %q under %v: allowed %v, want %v", from, to, role.KeyPermission, got, want)
@@ -95,20 +95,15 @@ func TestMergedRangesAgreeWithModel(t *testing.T) {
 	}
 }
 
-// modelGrantsVoid: a range that ends at or before its first key needs all keys from its end to its first, and some before
-// them without a gap.
-func modelGrantsVoid(role *authpb.Role, probes []string, from, to string) bool {
-	for _, first := range probes {
-		if first >= to {
-			continue
+// modelGrantsVoid: a range that ends at or before its first key needs one permission that begins before that end and goes
+// beyond that first key.
+func modelGrantsVoid(role *authpb.Role, from, to string) bool {
+	for _, p := range role.KeyPermission {
+		key, end := string(p.Key), string(p.RangeEnd)
+		if end == "" {
+			end = key + "\x00"
 		}
-		all := true
-		for _, k := range probes {
-			if k >= first && k <= from {
-				all = all && modelGrants(role, k)
-			}
-		}
-		if all {
+		if key < to && (end == "\x00" || end > from) {
 			return true
 		}
 	}
