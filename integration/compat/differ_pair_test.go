@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -51,7 +52,19 @@ func newPair(t *testing.T, args ...string) *pair {
 		}
 	}
 	t.Cleanup(p.stop)
+	p.waitVersion()
 	return p
+}
+
+// waitVersion waits until both have the cluster version, which is decided just after the start.
+func (p *pair) waitVersion() {
+	p.t.Helper()
+	status := step{method: maintenance("Status"), at: 1}
+	for _, player := range p.both() {
+		if !poll(stepMax, func() bool { return strings.Contains(player.play(status, 1), `"3.7.0"`) }) {
+			p.t.Fatalf("%s has no storage version 3.7.0", player.name)
+		}
+	}
 }
 
 // again is a new pair started as this one was.

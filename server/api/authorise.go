@@ -96,7 +96,7 @@ func (a *authoriser) admit(ctx context.Context, method string, r any) (context.C
 	caller, err := a.caller(ctx)
 	if err == nil {
 		if err = rule.permit(a.machine, caller, r); err != nil {
-			// Alarms come before permissions, as they do when a command is applied.
+			// Of what writes keys, alarms come first, as they do when a command is applied.
 			err = cmp.Or(a.machine.RefusedByAlarm(commandOf(r)), err)
 		}
 	}
@@ -106,7 +106,8 @@ func (a *authoriser) admit(ctx context.Context, method string, r any) (context.C
 	return context.WithValue(ctx, callerKey{}, caller), nil
 }
 
-// commandOf is what a request that an alarm may refuse would be proposed as; an empty command for all others.
+// commandOf is what a write of keys would be proposed as: etcd checks its permissions only when it is applied, behind the
+// alarms. It is an empty command for all others, whose permissions are checked first.
 func commandOf(r any) *pb.InternalRaftRequest {
 	switch r := r.(type) {
 	case *pb.PutRequest:
@@ -117,10 +118,6 @@ func commandOf(r any) *pb.InternalRaftRequest {
 		if !onlyReads(r) {
 			return &pb.InternalRaftRequest{Txn: r}
 		}
-	case *pb.CompactionRequest:
-		return &pb.InternalRaftRequest{Compaction: r}
-	case *pb.LeaseRevokeRequest:
-		return &pb.InternalRaftRequest{LeaseRevoke: r}
 	}
 	return &pb.InternalRaftRequest{}
 }

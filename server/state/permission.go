@@ -39,15 +39,7 @@ func (r keyRange) reaches(key []byte) bool {
 	return r.end == nil || bytes.Compare(r.end, key) >= 0
 }
 
-// void reports whether r ends at or before its first key.
-func (r keyRange) void() bool { return r.end != nil && bytes.Compare(r.from, r.end) >= 0 }
-
-// spans reports whether r reaches from before the end of a void x to beyond its first key.
-func (r keyRange) spans(x keyRange) bool {
-	return bytes.Compare(r.from, x.end) < 0 && (r.end == nil || bytes.Compare(r.end, x.from) > 0)
-}
-
-// covers reports whether all of x, which is not void, lies in r.
+// covers reports whether all of x lies in r. A void x needs its first key.
 func (r keyRange) covers(x keyRange) bool {
 	if bytes.Compare(r.from, x.from) > 0 || !r.reaches(x.from) || bytes.Equal(r.end, x.from) && r.end != nil {
 		return false
@@ -55,40 +47,32 @@ func (r keyRange) covers(x keyRange) bool {
 	return r.end == nil || x.end != nil && bytes.Compare(x.end, r.end) <= 0
 }
 
-// rangeSet is what a user may read or write.
-type rangeSet struct {
-	granted []keyRange // as granted
-	merged  []keyRange // the same keys in ranges that neither overlap nor touch, ascending
-}
+// rangeSet is what a user may read or write: ranges that neither overlap nor
+// touch, ascending.
+type rangeSet []keyRange
 
 // mergeRanges joins ranges that overlap or touch.
 func mergeRanges(rs []keyRange) rangeSet {
 	slices.SortFunc(rs, func(a, b keyRange) int { return bytes.Compare(a.from, b.from) })
-	set := rangeSet{granted: rs}
+	var set rangeSet
 	for _, r := range rs {
-		if n := len(set.merged); n > 0 && set.merged[n-1].reaches(r.from) {
-			last := &set.merged[n-1]
+		if n := len(set); n > 0 && set[n-1].reaches(r.from) {
+			last := &set[n-1]
 			if last.end != nil && (r.end == nil || bytes.Compare(r.end, last.end) > 0) {
 				last.end = r.end
 			}
 			continue
 		}
-		set.merged = append(set.merged, r)
+		set = append(set, r)
 	}
 	return set
 }
 
 // allows reports whether the set has all keys of a range given as in requests.
-// As the merged ranges do not touch, one of them must have it all: the last
-// that begins at or before it. A void range needs one grant that spans it, which
-// is what etcd's search for intervals makes of it.
+// As the ranges of the set do not touch, one of them must have it all: the last
+// that begins at or before it.
 func (s rangeSet) allows(key, end []byte) bool {
-	if len(end) > 0 { // not one key, as in every put: that spares its range's allocation
-		if x := rangeOf(key, end); x.void() {
-			return slices.ContainsFunc(s.granted, func(r keyRange) bool { return r.spans(x) })
-		}
-	}
-	at, found := slices.BinarySearchFunc(s.merged, key, func(r keyRange, key []byte) int { return bytes.Compare(r.from, key) })
+	at, found := slices.BinarySearchFunc(s, key, func(r keyRange, key []byte) int { return bytes.Compare(r.from, key) })
 	if !found {
 		at--
 	}
@@ -96,9 +80,9 @@ func (s rangeSet) allows(key, end []byte) bool {
 		return false
 	}
 	if len(end) == 0 { // one key, as in every put: spare the range's allocation
-		return s.merged[at].end == nil || bytes.Compare(key, s.merged[at].end) < 0
+		return s[at].end == nil || bytes.Compare(key, s[at].end) < 0
 	}
-	return s.merged[at].covers(rangeOf(key, end))
+	return s[at].covers(rangeOf(key, end))
 }
 
 // Caller is who asks, as the request's token or certificate says, and the auth
