@@ -108,10 +108,14 @@ func (p *pair) run(next func(revision int64, n int) (step, bool)) *difference {
 	for n := 0; ; n++ {
 		s, ok := next(p.etcd.revision, n)
 		if !ok {
-			return p.compareTapes()
+			return p.compareTapes(allStreams)
 		}
-		if n%tapesEvery == tapesEvery-1 || settlesFirst(s) {
-			if d := p.compareTapes(); d != nil {
+		if n%tapesEvery == tapesEvery-1 {
+			if d := p.compareTapes(allStreams); d != nil {
+				return d
+			}
+		} else if streams := settlesFirst(s); streams != nil {
+			if d := p.compareTapes(streams); d != nil {
 				return d
 			}
 		}
@@ -121,9 +125,21 @@ func (p *pair) run(next func(revision int64, n int) (step, bool)) *difference {
 	}
 }
 
-// settlesFirst tells whether what watchers still have to be told depends on when the step comes.
-func settlesFirst(s step) bool {
-	return s.method == "/etcdserverpb.KV/Compact" || s.method == watchMethod
+func allStreams(int) bool { return true }
+
+// settlesFirst are the streams on which what watchers still have to be told depends on when the step comes: all before a
+// compaction, the stream itself before something other than a new watcher. nil: none.
+func settlesFirst(s step) func(stream int) bool {
+	switch s.method {
+	case kv("Compact"):
+		return allStreams
+	case watchMethod:
+		r := &pb.WatchRequest{}
+		if proto.Unmarshal(s.request, r) != nil || r.GetCreateRequest() == nil {
+			return func(stream int) bool { return stream == s.stream }
+		}
+	}
+	return nil
 }
 
 // step plays one step on both servers.

@@ -3,6 +3,7 @@ package compat
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -126,7 +127,7 @@ func (t *tape) text(ids *idTable) string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var b strings.Builder
-	for _, id := range slices.Sorted(mapsKeys(t.told)) {
+	for _, id := range slices.Sorted(maps.Keys(t.told)) {
 		fmt.Fprintf(&b, "watcher %d:\n", id)
 		for _, line := range t.told[id] {
 			message := proto.Clone(line.message)
@@ -145,17 +146,7 @@ func (t *tape) forget() {
 	t.told = map[int64][]remark{}
 }
 
-func mapsKeys[V any](m map[int64]V) func(func(int64) bool) {
-	return func(yield func(int64) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
-}
-
-// state reads something under the lock.
+// tapeState reads something under the lock.
 func tapeState[V any](t *tape, read func() V) V {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -239,16 +230,13 @@ func settle(e, k *tape) (etcd, kvorum int64) {
 	return etcd, kvorum
 }
 
-// compareTapes settles the streams of both servers and compares them; a difference may still be on its way, so it counts
-// only when it stays.
-func (p *pair) compareTapes() *difference {
-	for _, stream := range slices.Sorted(func(yield func(int) bool) {
-		for k := range p.etcd.tapes {
-			if !yield(k) {
-				return
-			}
+// compareTapes settles streams of both servers and compares them; a difference may still be on its way, so it counts only
+// when it stays.
+func (p *pair) compareTapes(streams func(int) bool) *difference {
+	for _, stream := range slices.Sorted(maps.Keys(p.etcd.tapes)) {
+		if !streams(stream) {
+			continue
 		}
-	}) {
 		e, k := p.etcd.tapes[stream], p.kvorum.tapes[stream]
 		progressE, progressK := settle(e, k)
 		poll(watchMax, func() bool { return e.text(&p.etcd.ids) == k.text(&p.kvorum.ids) })
@@ -260,11 +248,16 @@ func (p *pair) compareTapes() *difference {
 		e.forget()
 		k.forget()
 		if tapeState(e, func() bool { return e.end != "" || e.compacted }) {
-			e.cancel()
-			k.cancel()
-			delete(p.etcd.tapes, stream)
-			delete(p.kvorum.tapes, stream)
+			p.closeStream(stream)
 		}
 	}
 	return nil
+}
+
+// closeStream ends a stream; the next step on it opens another.
+func (p *pair) closeStream(stream int) {
+	for _, player := range p.both() {
+		player.tapes[stream].cancel()
+		delete(player.tapes, stream)
+	}
 }

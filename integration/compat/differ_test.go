@@ -21,7 +21,7 @@ func TestDifferential(t *testing.T) {
 		name  string
 		auth  bool
 		steps int
-	}{{"keys", false, 2500}, {"users", true, 2000}} {
+	}{{"keys", false, 1500}, {"users", true, 1500}} {
 		t.Run(world.name, func(t *testing.T) {
 			seed, steps := differSeed(t), world.steps
 			if os.Getenv("KVORUM_LONG") != "" {
