@@ -22,7 +22,7 @@ const hashesKept = 10
 
 func newCRC() hash.Hash32 { return crc32.New(crc32.MakeTable(crc32.Castagnoli)) }
 
-// HashKV hashes the records up to the revision, 0 for the newest: CRC-32C over
+// HashKV hashes the records up to the revision, 0 for the newest, none for a negative one: CRC-32C over
 // the name of the bucket and then every stored key and record, without those
 // that compaction removes, whether it has done so yet or not.
 func (s *Store) HashKV(rev Revision) (HashKV, error) {
@@ -31,7 +31,7 @@ func (s *Store) HashKV(rev Revision) (HashKV, error) {
 		return HashKV{}, err
 	}
 	defer tx.Rollback()
-	at, err := v.readable(rev)
+	at, err := v.hashable(rev)
 	if err != nil {
 		return HashKV{}, err
 	}
@@ -41,6 +41,14 @@ func (s *Store) HashKV(rev Revision) (HashKV, error) {
 	}
 	sum, err := v.hashKV(tx, at, v.compact)
 	return HashKV{Hash: sum, CompactRevision: v.compact, HashRevision: at, Revision: v.rev}, err
+}
+
+// hashable returns the revision that a request's revision means. A negative one means itself, below all records.
+func (v *view) hashable(rev Revision) (Revision, error) {
+	if rev < 0 {
+		return rev, nil
+	}
+	return v.readable(rev)
 }
 
 // steady returns the newest view and a transaction on the file that holds all

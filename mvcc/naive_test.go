@@ -166,6 +166,10 @@ func (n *naive) rangeAt(r *pb.RangeRequest, current Revision) (*pb.RangeResponse
 	if r.CountOnly {
 		return resp, nil
 	}
+	filtered := r.MinModRevision|r.MaxModRevision|r.MinCreateRevision|r.MaxCreateRevision != 0
+	if r.SortOrder == pb.RangeRequest_NONE && !filtered && r.Limit > 0 && int64(len(kept)) > r.Limit {
+		kept = kept[:r.Limit+1] // without an order only so many are sorted
+	}
 	naiveSort(kept, r)
 	if r.Limit > 0 && int64(len(kept)) > r.Limit {
 		kept, resp.More = kept[:r.Limit], true

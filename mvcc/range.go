@@ -231,7 +231,8 @@ type plan struct {
 	limit                                int // 0: none
 	target                               pb.RangeRequest_SortTarget
 	reverse                              bool
-	whole                                bool // order or filters need every hit before the limit
+	whole                                bool // order or filters come before the limit
+	window                               int  // of a whole one: how many keys are ordered and limited; 0: all
 	minMod, maxMod, minCreate, maxCreate int64
 }
 
@@ -243,6 +244,10 @@ func planOf(r *pb.RangeRequest) plan {
 		minCreate: r.MinCreateRevision, maxCreate: r.MaxCreateRevision,
 	}
 	p.whole = p.target != pb.RangeRequest_KEY || p.filtered()
+	if r.SortOrder == pb.RangeRequest_NONE && !p.filtered() && p.limit > 0 {
+		// As in etcd: a target without an order sorts only the first keys of the range, one more than will be given out.
+		p.window = p.limit + 1
+	}
 	return p
 }
 
@@ -250,7 +255,7 @@ func (p plan) filtered() bool { return p.minMod|p.maxMod|p.minCreate|p.maxCreate
 
 func (p plan) page() page {
 	if p.whole {
-		return page{}
+		return page{limit: p.window}
 	}
 	return page{limit: p.limit, fromEnd: p.reverse}
 }
@@ -283,7 +288,8 @@ func (p plan) applyToHits(found []hit) (kept []hit, more bool) {
 			return !p.admitsRevisions(int64(h.it.create), int64(h.at.main))
 		})
 	}
-	slices.SortStableFunc(found, p.direct(func(a, b hit) int {
+	// Not stable, and by the library's algorithm, so that even ties come as from etcd.
+	slices.SortFunc(found, p.direct(func(a, b hit) int {
 		switch p.target {
 		case pb.RangeRequest_VERSION:
 			return cmp.Compare(a.it.version, b.it.version)
@@ -313,7 +319,7 @@ func (v *view) rangeByRecords(found []hit, r *pb.RangeRequest, p plan) ([]*mvccp
 		return nil, false, err
 	}
 	kvs = slices.DeleteFunc(kvs, func(kv *mvccpb.KeyValue) bool { return !p.admits(kv) })
-	slices.SortStableFunc(kvs, func(a, b *mvccpb.KeyValue) int {
+	slices.SortFunc(kvs, func(a, b *mvccpb.KeyValue) int {
 		if p.reverse {
 			a, b = b, a
 		}

@@ -95,7 +95,7 @@ func (t *txn) check(r *pb.TxnRequest, v *verdictReader) error {
 		var err error
 		switch x := op.Request.(type) {
 		case *pb.RequestOp_RequestRange:
-			_, err = t.view.readable(Revision(x.RequestRange.Revision))
+			err = t.checkRange(x.RequestRange)
 		case *pb.RequestOp_RequestPut:
 			err = t.checkPut(x.RequestPut)
 		case *pb.RequestOp_RequestTxn:
@@ -106,6 +106,17 @@ func (t *txn) check(r *pb.TxnRequest, v *verdictReader) error {
 		}
 	}
 	return nil
+}
+
+// checkRange: unlike a Range on its own, one in a transaction takes a negative revision for one that is compacted, as
+// etcd does.
+func (t *txn) checkRange(r *pb.RangeRequest) error {
+	rev := Revision(r.Revision)
+	if rev < 0 && rev < t.view.compact {
+		return ErrCompacted
+	}
+	_, err := t.view.readable(rev)
+	return err
 }
 
 func (t *txn) checkPut(r *pb.PutRequest) error {

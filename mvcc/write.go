@@ -104,7 +104,7 @@ func (w *Writer) store(old *item, key, value []byte, lease LeaseID) {
 	var prev []byte
 	if old != nil && old.live() {
 		it.create, it.version = old.create, old.version+1
-		prev = s.tail.find(old.at)
+		prev = w.recordBefore(old)
 	}
 	if old == nil || old.lease != lease {
 		if old != nil {
@@ -129,12 +129,21 @@ func (w *Writer) commit(old, it *item, data []byte) {
 	}
 }
 
+// recordBefore is what an event that changes old has for its previous value, nil where it is to be read from history. What
+// the entry itself has put before is no previous value: that is of the revision before.
+func (w *Writer) recordBefore(old *item) []byte {
+	if old.at.main == w.main {
+		return nil
+	}
+	return w.s.tail.find(old.at)
+}
+
 // erase deletes the live key.
 func (w *Writer) erase(old *item) {
 	s := w.s
 	stored, told := encodeTombstone(old.key, w.main)
 	it := &item{key: old.key, at: stamp{main: w.main, sub: w.sub, tomb: true}, older: pastOf(old)}
-	prev := s.tail.find(old.at)
+	prev := w.recordBefore(old)
 	s.leases.detach(old.lease, old.key)
 	w.commit(old, it, stored)
 	s.events = append(s.events, &Event{kind: EventDelete, key: bytesOf(old.key), rev: w.main, record: told, prev: prev})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/api/token"
 	"github.com/kvorum/kvorum/server/logs"
 )
@@ -206,25 +207,7 @@ func ParseURLs(list string) ([]url.URL, error) {
 	return urls, nil
 }
 
-func parseURL(s string) (*url.URL, error) {
-	u, err := url.Parse(s)
-	if err != nil {
-		return nil, err
-	}
-	switch u.Scheme {
-	case "http", "https":
-		if _, _, err := net.SplitHostPort(u.Host); err != nil {
-			return nil, fmt.Errorf("URL address does not have the form \"host:port\": %s", s)
-		}
-		if u.Path != "" {
-			return nil, fmt.Errorf("URL must not contain a path: %s", s)
-		}
-	case "unix", "unixs":
-	default:
-		return nil, fmt.Errorf("URL scheme must be http, https, unix, or unixs: %s", s)
-	}
-	return u, nil
-}
+func parseURL(s string) (*url.URL, error) { return api.ParseURL(s) }
 
 // urlStrings gives the URLs as text, in order.
 func urlStrings(urls []url.URL) []string {

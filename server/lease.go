@@ -242,6 +242,11 @@ func unwrapField1(b []byte, decode func([]byte) error) error {
 	return decode(inner)
 }
 
+// SortLeases implements api.Member: the leader knows when leases end, the others leave them in the order of their ids.
+func (s *Server) SortLeases(leases []state.Lease) {
+	s.leases.sort(leases)
+}
+
 // runLeases revokes leases whose time is up, while this member leads.
 func (s *Server) runLeases(ctx context.Context) error {
 	every(ctx, leaseTick, func(now time.Time) {

@@ -2,8 +2,11 @@ package server
 
 import (
 	"container/heap"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/kvorum/kvorum/server/state"
 )
 
 // Lease expiry. Only the leader keeps deadlines, in memory: the replicated
@@ -204,6 +207,28 @@ func (k *leaseKeeper) left(id int64, now time.Time) (left, ttl time.Duration, fo
 		return 0, item.ttl, true, true
 	}
 	return max(0, item.deadline.Sub(now)), item.ttl, true, true
+}
+
+// sort puts leases in the order of their deadlines, if they are kept here. One that is not kept is new or gone; it comes
+// last.
+func (k *leaseKeeper) sort(leases []state.Lease) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.leading {
+		return
+	}
+	slices.SortStableFunc(leases, func(a, b state.Lease) int {
+		x, y := k.items[int64(a.ID)], k.items[int64(b.ID)]
+		switch {
+		case x == nil && y == nil:
+			return 0
+		case x == nil:
+			return 1
+		case y == nil:
+			return -1
+		}
+		return x.deadline.Compare(y.deadline)
+	})
 }
 
 // due takes up to revokesPerTick leases whose time is up and marks them as

@@ -25,14 +25,6 @@ const (
 
 // AddMember implements api.Member.
 func (s *Server) AddMember(ctx context.Context, peerURLs []string, learner bool) (state.Member, error) {
-	if len(peerURLs) == 0 {
-		return state.Member{}, api.ErrMemberURLs
-	}
-	for _, u := range peerURLs {
-		if _, err := parseURL(u); err != nil {
-			return state.Member{}, api.ErrMemberURLs
-		}
-	}
 	if err := s.checkAdd(learner); err != nil {
 		return state.Member{}, err
 	}

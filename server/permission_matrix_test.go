@@ -224,7 +224,7 @@ func watchRefusal(answer proto.Message) error {
 }
 
 func (w *world) cells() []cell {
-	return slices.Concat(w.kvCells(), w.txnCells(), watchCells(), w.leaseCells(), w.recipeCells(), clusterCells(), maintenanceCells(), w.healthCells(), w.authCells())
+	return slices.Concat(w.kvCells(), w.txnCells(), watchCells(), w.leaseCells(), w.recipeCells(), w.clusterCells(), maintenanceCells(), w.healthCells(), w.authCells())
 }
 
 func (w *world) kvCells() []cell {
@@ -279,7 +279,7 @@ func (w *world) txnCells() []cell {
 	}
 	whole := []*pb.Compare{{Key: []byte("k/"), RangeEnd: []byte{0}, Target: pb.Compare_VERSION}}
 	return []cell{
-		txn("empty", users, &pb.TxnRequest{}),
+		txn("empty", append([]string{"none"}, users...), &pb.TxnRequest{}), // it asks for nothing
 		txn("put", writers, &pb.TxnRequest{Success: ops(own)}),
 		txn("get", readers, &pb.TxnRequest{Success: ops(get("k/a"))}),
 		txn("get and put", owners, &pb.TxnRequest{Success: ops(get("k/a"), own)}),
@@ -348,11 +348,12 @@ func (w *world) recipeCells() []cell {
 	}
 }
 
-func clusterCells() []cell {
+func (w *world) clusterCells() []cell {
 	const unknown = "NotFound etcdserver: member not found"
 	return []cell{
 		{pb.Cluster_MemberList_FullMethodName, "", &pb.MemberListRequest{}, users, ""},
-		{pb.Cluster_MemberAdd_FullMethodName, "", &pb.MemberAddRequest{}, root, "InvalidArgument etcdserver: given member URLs are invalid"},
+		{pb.Cluster_MemberAdd_FullMethodName, "no URL", &pb.MemberAddRequest{}, everyone, "InvalidArgument etcdserver: given member URLs are invalid"},
+		{pb.Cluster_MemberAdd_FullMethodName, "own URL", &pb.MemberAddRequest{PeerURLs: w.machine.Members()[0].PeerURLs, IsLearner: true}, root, "FailedPrecondition etcdserver: Peer URLs already exists"},
 		{pb.Cluster_MemberRemove_FullMethodName, "", &pb.MemberRemoveRequest{ID: 1}, root, unknown},
 		{pb.Cluster_MemberUpdate_FullMethodName, "", &pb.MemberUpdateRequest{ID: 1}, root, unknown},
 		{pb.Cluster_MemberPromote_FullMethodName, "", &pb.MemberPromoteRequest{ID: 1}, root, unknown},

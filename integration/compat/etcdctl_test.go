@@ -17,7 +17,8 @@ import (
 // shell drives a cluster with Debian's etcdctl 3.4, a control tool that nobody here has built.
 type shell struct {
 	*env
-	binary string
+	binary   string
+	settings []string // variables of a cluster that needs more than endpoints; they come last and so count
 }
 
 func newShell(t *testing.T, e *env) *shell {
@@ -26,7 +27,7 @@ func newShell(t *testing.T, e *env) *shell {
 	if err != nil {
 		t.Skip("etcdctl is not installed: apt-get install etcd-client")
 	}
-	return &shell{e, binary}
+	return &shell{env: e, binary: binary}
 }
 
 // command prepares a call with version 3 of the API.
@@ -41,7 +42,7 @@ func (s *shell) command(args ...string) *exec.Cmd {
 			cmd.Env = append(cmd.Env, v)
 		}
 	}
-	cmd.Env = append(cmd.Env, "ETCDCTL_API=3", "ETCDCTL_ENDPOINTS="+endpoints)
+	cmd.Env = append(append(cmd.Env, "ETCDCTL_API=3", "ETCDCTL_ENDPOINTS="+endpoints), s.settings...)
 	return cmd
 }
 

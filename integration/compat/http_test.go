@@ -23,20 +23,20 @@ import (
 	"github.com/kvorum/kvorum/integration/compat/process"
 )
 
-// pair is a real etcd and a Kvorum in the same state.
-type pair struct {
+// httpPair is a real etcd and a Kvorum in the same state.
+type httpPair struct {
 	etcd, kvorum *process.Cluster
 	metrics      map[*process.Cluster]string // a metrics URL of the first member
 }
 
 // startPair starts both with the same flags.
-func startPair(t *testing.T, size int, args ...string) *pair {
+func startPair(t *testing.T, size int, args ...string) *httpPair {
 	t.Helper()
 	ports, err := process.FreePorts(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &pair{metrics: map[*process.Cluster]string{}}
+	p := &httpPair{metrics: map[*process.Cluster]string{}}
 	for i, side := range []struct {
 		binary string
 		to     **process.Cluster
@@ -72,7 +72,7 @@ type reply struct {
 	body   string
 }
 
-func (p *pair) do(t *testing.T, client *http.Client, c *process.Cluster, a ask) reply {
+func (p *httpPair) do(t *testing.T, client *http.Client, c *process.Cluster, a ask) reply {
 	t.Helper()
 	base := c.Members[0].ClientURL
 	if a.onMetrics {
@@ -141,7 +141,7 @@ func steadyBody(path, body string) string {
 	return unsteady.ReplaceAllString(strings.ReplaceAll(body, "\u00a0", " "), `"$1":…`)
 }
 
-func (p *pair) compare(t *testing.T, client *http.Client, asks ...ask) {
+func (p *httpPair) compare(t *testing.T, client *http.Client, asks ...ask) {
 	t.Helper()
 	for _, a := range asks {
 		want, got := p.do(t, client, p.etcd, a), p.do(t, client, p.kvorum, a)

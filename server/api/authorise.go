@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"math"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/api/token"
 	"github.com/kvorum/kvorum/server/state"
 )
@@ -131,12 +133,31 @@ func (a *authoriser) admit(ctx context.Context, method string, r any) (context.C
 	caller, err := a.caller(ctx)
 	if err == nil {
 		noteCaller(ctx, caller)
-		err = rule.permit(a.machine, caller, r)
+		if err = rule.permit(a.machine, caller, r); err != nil {
+			// Of what writes keys, alarms come first, as they do when a command is applied.
+			err = cmp.Or(a.machine.RefusedByAlarm(commandOf(r)), err)
+		}
 	}
 	if err != nil {
 		return nil, a.refusal(rule, err)
 	}
 	return context.WithValue(ctx, callerKey{}, caller), nil
+}
+
+// commandOf is what a write of keys would be proposed as: etcd checks its permissions only when it is applied, behind the
+// alarms. It is an empty command for all others, whose permissions are checked first.
+func commandOf(r any) *pb.InternalRaftRequest {
+	switch r := r.(type) {
+	case *pb.PutRequest:
+		return &pb.InternalRaftRequest{Put: r}
+	case *pb.DeleteRangeRequest:
+		return &pb.InternalRaftRequest{DeleteRange: r}
+	case *pb.TxnRequest:
+		if !onlyReads(r) {
+			return &pb.InternalRaftRequest{Txn: r}
+		}
+	}
+	return &pb.InternalRaftRequest{}
 }
 
 // recheck checks a read after it has read: the state that is checked now is no

@@ -1,8 +1,6 @@
 package api
 
 import (
-	"bytes"
-
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
@@ -123,15 +121,14 @@ func checkOp(op *pb.RequestOp, opsLeft int) error {
 	return ErrOpUnset
 }
 
-// span is [key, end); an empty end is the one key, a single zero byte is no end.
+// span is [key, end); an empty end is the one key. An end of a single zero byte, which elsewhere means that there is no
+// end, is taken literally, so that nothing lies in the span: etcd accepts a transaction that deletes from a key on and
+// puts one of what it deletes.
 type span struct{ key, end []byte }
 
 func (s span) holds(key string) bool {
-	switch {
-	case len(s.end) == 0:
+	if len(s.end) == 0 {
 		return string(s.key) == key
-	case bytes.Equal(s.end, []byte{0}):
-		return key >= string(s.key)
 	}
 	return key >= string(s.key) && key < string(s.end)
 }

@@ -26,6 +26,9 @@ func (c Cluster) MemberList(ctx context.Context, r *pb.MemberListRequest) (*pb.M
 
 // MemberAdd adds a voter or a learner and answers with its ID.
 func (c Cluster) MemberAdd(ctx context.Context, r *pb.MemberAddRequest) (*pb.MemberAddResponse, error) {
+	if err := checkMemberAdd(r); err != nil {
+		return nil, c.errors.Status(err)
+	}
 	added, err := c.member.AddMember(ctx, r.PeerURLs, r.IsLearner)
 	if err != nil {
 		return nil, c.errors.Status(err)

@@ -6,6 +6,8 @@ import (
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
 // Codec is the gRPC codec of the server. It is the "proto" content type, with
@@ -86,13 +88,31 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if c.Traffic != nil {
 		c.Traffic.Received.Add(int64(data.Len()))
 	}
-	switch m := v.(type) {
-	case vtMessage:
-		return m.UnmarshalVTUnsafe(data.Materialize())
-	case proto.Message:
-		buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
-		defer buf.Free()
-		return proto.Unmarshal(buf.ReadOnlyData(), m)
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("decode message: %T is not a protobuf message", v)
 	}
-	return fmt.Errorf("decode message: %T is not a protobuf message", v)
+	if hot, ok := generated(m); ok {
+		if hot.UnmarshalVTUnsafe(data.Materialize()) == nil {
+			return nil
+		}
+	}
+	buf := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer buf.Free()
+	// A known field of another type would be kept as an unknown one, and what is proposed is decoded by the generated
+	// code, which does not have it.
+	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buf.ReadOnlyData(), m) // resets m first
+}
+
+// generated tells whether the generated code decodes a request, as it does the frequent ones. It does not check that
+// strings are UTF-8, so a request that has a string is not for it; and what it refuses goes to the protobuf library,
+// which ignores a known field of another type and whose texts clients know.
+func generated(m proto.Message) (hot vtMessage, ok bool) {
+	switch m.(type) {
+	case *pb.RangeRequest, *pb.PutRequest, *pb.DeleteRangeRequest, *pb.TxnRequest, *pb.CompactionRequest,
+		*pb.WatchRequest, *pb.LeaseGrantRequest, *pb.LeaseRevokeRequest, *pb.LeaseKeepAliveRequest,
+		*pb.LeaseTimeToLiveRequest, *pb.LeaseLeasesRequest:
+		hot, ok = m.(vtMessage)
+	}
+	return hot, ok
 }

@@ -41,10 +41,10 @@ func (k KV) read(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, er
 
 // Put writes one key.
 func (k KV) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) {
-	if err := checkPut(r); err != nil {
+	if err := k.member.CheckQuota(putCost(r)); err != nil { // first, so that a full store says so, as etcd's does
 		return nil, k.errors.Status(err)
 	}
-	if err := k.member.CheckQuota(putCost(r)); err != nil {
+	if err := checkPut(r); err != nil {
 		return nil, k.errors.Status(err)
 	}
 	response, err := propose[*pb.PutResponse](ctx, k.Services, &pb.InternalRaftRequest{Put: r})
@@ -71,6 +71,11 @@ func (k KV) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.Dele
 // Txn runs a transaction. One that can only read is answered from this
 // member's store, after the read barrier unless all of it is serializable.
 func (k KV) Txn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
+	if cost := txnCost(r); cost > 0 {
+		if err := k.member.CheckQuota(cost); err != nil {
+			return nil, k.errors.Status(err)
+		}
+	}
 	if err := checkTxn(r, k.limits.TxnOpsMax); err != nil {
 		return nil, k.errors.Status(err)
 	}
@@ -90,11 +95,6 @@ func (k KV) runTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, erro
 		return nil, k.errors.Status(ErrTooManyRequests)
 	}
 	if !onlyReads(r) {
-		if cost := txnCost(r); cost > 0 {
-			if err := k.member.CheckQuota(cost); err != nil {
-				return nil, k.errors.Status(err)
-			}
-		}
 		return propose[*pb.TxnResponse](ctx, k.Services, &pb.InternalRaftRequest{Txn: r})
 	}
 	if !onlySerializable(r) {

@@ -19,9 +19,6 @@ type Lease struct {
 
 // LeaseGrant makes a lease; ID 0 lets the server choose one.
 func (l Lease) LeaseGrant(ctx context.Context, r *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
-	if r.TTL > state.LeaseTTLMax {
-		return nil, l.errors.Status(state.ErrLeaseTTLTooLarge)
-	}
 	if err := l.member.CheckQuota(leaseCostBytes); err != nil {
 		return nil, l.errors.Status(err)
 	}
@@ -90,9 +87,10 @@ func (l Lease) LeaseTimeToLive(ctx context.Context, r *pb.LeaseTimeToLiveRequest
 	return response, nil
 }
 
-// LeaseLeases lists all leases that this member knows.
+// LeaseLeases lists all leases that this member knows; the leader in the order of their ends.
 func (l Lease) LeaseLeases(context.Context, *pb.LeaseLeasesRequest) (*pb.LeaseLeasesResponse, error) {
 	leases := l.machine.Leases()
+	l.member.SortLeases(leases)
 	response := &pb.LeaseLeasesResponse{Header: l.current(), Leases: make([]*pb.LeaseStatus, len(leases))}
 	for i, lease := range leases {
 		response.Leases[i] = &pb.LeaseStatus{ID: int64(lease.ID)}

@@ -47,9 +47,17 @@ func (m Maintenance) Status(context.Context, *pb.StatusRequest) (*pb.StatusRespo
 		response.Errors = append(response.Errors, ErrNoLeader.Error())
 	}
 	for _, a := range m.machine.Alarms(pb.AlarmType_NONE) {
-		response.Errors = append(response.Errors, fmt.Sprintf("memberID:%d  alarm:%s", a.MemberID, a.Alarm))
+		response.Errors = append(response.Errors, alarmText(a))
 	}
 	return response, nil
+}
+
+// alarmText is the alarm in the protobuf library's text form, in which an unset member is left out.
+func alarmText(a *pb.AlarmMember) string {
+	if a.MemberID == 0 {
+		return "alarm:" + a.Alarm.String()
+	}
+	return fmt.Sprintf("memberID:%d  alarm:%s", a.MemberID, a.Alarm)
 }
 
 // Defragment gives free pages of the database file back to the disk.

@@ -39,6 +39,10 @@ type Member interface {
 	// NextLeaseID draws an ID for a client that left the choice to the server.
 	NextLeaseID() int64
 
+	// SortLeases puts leases in the order of their ends, as far as this member knows them.
+	SortLeases(leases []state.Lease)
+
+	// AddMember takes URLs that have been checked.
 	AddMember(ctx context.Context, peerURLs []string, learner bool) (added state.Member, err error)
 	RemoveMember(ctx context.Context, id uint64) error
 	UpdateMember(ctx context.Context, id uint64, peerURLs []string) error

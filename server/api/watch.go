@@ -98,6 +98,10 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) {
 		spec.NoPut = spec.NoPut || f == pb.WatchCreateRequest_NOPUT
 		spec.NoDelete = spec.NoDelete || f == pb.WatchCreateRequest_NODELETE
 	}
+	if r.StartRevision < 0 { // told to anyone, permission or not
+		ws.refuse(ws.store.Revision(), watchRefusal(mvcc.ErrCompacted))
+		return
+	}
 	if ws.machine.AuthEnabled() {
 		if _, err := ws.auth.admit(ws.grpc.Context(), pb.Watch_Watch_FullMethodName, r); err != nil {
 			ws.refuse(ws.store.Revision(), err.Error())

@@ -71,12 +71,11 @@ func (as alarms) list(kind pb.AlarmType) []*pb.AlarmMember {
 
 // refuse is the guard of the alarms: what grows the store is refused while
 // space is short, what changes or trusts the keys while they may be corrupt.
-func (as alarms) refuse(field fieldNumber, r *pb.InternalRaftRequest) error {
-	if as.active(pb.AlarmType_CORRUPT) {
-		switch field {
-		case fieldPut, fieldRange, fieldDeleteRange, fieldTxn, fieldCompaction, fieldLeaseGrant, fieldLeaseRevoke:
-			return ErrCorrupt
-		}
+func (as alarms) refuse(r *pb.InternalRaftRequest) error {
+	touchesKeys := r.Put != nil || r.Range != nil || r.DeleteRange != nil || r.Txn != nil || r.Compaction != nil ||
+		r.LeaseGrant != nil || r.LeaseRevoke != nil
+	if touchesKeys && as.active(pb.AlarmType_CORRUPT) {
+		return ErrCorrupt
 	}
 	if as.active(pb.AlarmType_NOSPACE) && QuotaCost(r) > 0 {
 		return ErrNoSpace
@@ -125,6 +124,16 @@ func (m *Machine) Alarms(kind pb.AlarmType) []*pb.AlarmMember {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	return m.alarms.list(kind)
+}
+
+// RefusedByAlarm is the error that an active alarm has for a command, nil if none has.
+func (m *Machine) RefusedByAlarm(r *pb.InternalRaftRequest) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if len(m.alarms) == 0 {
+		return nil
+	}
+	return m.alarms.refuse(r)
 }
 
 // HasAlarm reports whether any member has an alarm of this kind.

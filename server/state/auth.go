@@ -138,10 +138,11 @@ func newUser(record *authpb.User, roles map[string]*authpb.Role) *user {
 		}
 		for _, p := range roles[name].GetKeyPermission() {
 			r := rangeOf(p.Key, p.RangeEnd)
-			if p.PermType != authpb.Permission_WRITE {
+			// A type that does not exist is stored, as etcd does, and allows nothing.
+			if p.PermType == authpb.Permission_READ || p.PermType == authpb.Permission_READWRITE {
 				read = append(read, r)
 			}
-			if p.PermType != authpb.Permission_READ {
+			if p.PermType == authpb.Permission_WRITE || p.PermType == authpb.Permission_READWRITE {
 				write = append(write, r)
 			}
 		}
@@ -421,39 +422,38 @@ func (m *Machine) grantPermission(w *mvcc.Writer, r *pb.AuthRoleGrantPermissionR
 	}
 	permissions := slices.Clone(role.KeyPermission)
 	granted := &authpb.Permission{PermType: r.Perm.PermType, Key: r.Perm.Key, RangeEnd: r.Perm.RangeEnd}
-	if at := findPermission(permissions, granted.Key, granted.RangeEnd); at >= 0 {
+	byKey := func(a, b *authpb.Permission) int { return bytes.Compare(a.Key, b.Key) }
+	// As in etcd, whose members apply the same entry: only the first permission with this key is looked at, so that one
+	// on the same range behind it stays, and both count.
+	at, found := slices.BinarySearchFunc(permissions, granted, byKey)
+	if found && bytes.Equal(permissions[at].RangeEnd, granted.RangeEnd) {
 		permissions[at] = granted
 	} else {
 		permissions = append(permissions, granted)
-		slices.SortStableFunc(permissions, func(a, b *authpb.Permission) int { return bytes.Compare(a.Key, b.Key) })
+		slices.SortFunc(permissions, byKey)
 	}
 	m.setRole(w, &authpb.Role{Name: role.Name, KeyPermission: permissions})
 	m.bumpAuthRevision(w)
 	res.Response = &pb.AuthRoleGrantPermissionResponse{Header: header(w)}
 }
 
+// revokePermission takes every permission on exactly this range: there may be several (see grantPermission).
 func (m *Machine) revokePermission(w *mvcc.Writer, r *pb.AuthRoleRevokePermissionRequest, res *Result) {
 	role, ok := m.auth.roles[r.Role]
 	if !ok {
 		res.Err = ErrRoleNotFound
 		return
 	}
-	at := findPermission(role.KeyPermission, r.Key, r.RangeEnd)
-	if at < 0 {
+	permissions := slices.DeleteFunc(slices.Clone(role.KeyPermission), func(p *authpb.Permission) bool {
+		return bytes.Equal(p.Key, r.Key) && bytes.Equal(p.RangeEnd, r.RangeEnd)
+	})
+	if len(permissions) == len(role.KeyPermission) {
 		res.Err = ErrPermissionNotGranted
 		return
 	}
-	permissions := slices.Delete(slices.Clone(role.KeyPermission), at, at+1)
 	m.setRole(w, &authpb.Role{Name: role.Name, KeyPermission: permissions})
 	m.bumpAuthRevision(w)
 	res.Response = &pb.AuthRoleRevokePermissionResponse{Header: header(w)}
-}
-
-// findPermission returns where the permission on exactly this range is, or -1.
-func findPermission(ps []*authpb.Permission, key, end []byte) int {
-	return slices.IndexFunc(ps, func(p *authpb.Permission) bool {
-		return bytes.Equal(p.Key, key) && bytes.Equal(p.RangeEnd, end)
-	})
 }
 
 func (a *auth) status() *pb.AuthStatusResponse {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -153,6 +154,14 @@ func (d *decoder) decode(data []byte) (fieldNumber, *pb.InternalRaftRequest, err
 		err = r.UnmarshalVTUnsafe(data)
 	default:
 		err = r.UnmarshalVT(data)
+	}
+	if err != nil {
+		// The protobuf library, with which an etcd member applies the same entry, ignores a known field of another type.
+		r = &pb.InternalRaftRequest{}
+		err = proto.Unmarshal(data, r)
+		if m := r.ProtoReflect(); err == nil && !m.Has(m.Descriptor().Fields().ByNumber(o.command)) {
+			err = errWireFormat // the command itself is not a message
+		}
 	}
 	if err != nil {
 		return fieldNone, nil, fmt.Errorf("%w: %w", ErrMalformed, err)

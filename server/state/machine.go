@@ -170,7 +170,7 @@ func (m *Machine) Apply(at mvcc.Applied, data []byte) Result {
 // guard refuses a command for an active alarm or for want of permission.
 func (m *Machine) guard(c Caller, field fieldNumber, r *pb.InternalRaftRequest) error {
 	if len(m.alarms) > 0 {
-		if err := m.alarms.refuse(field, r); err != nil {
+		if err := m.alarms.refuse(r); err != nil {
 			return err
 		}
 	}

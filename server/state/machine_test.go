@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -85,6 +87,22 @@ func TestReadersWhileApplying(t *testing.T) {
 	}
 	close(done)
 	readers.Wait()
+}
+
+// If this fails, an entry that an etcd member applies is refused by this one: its client waits in vain, and the members
+// part.
+func TestFieldsOfAnotherTypeAreIgnored(t *testing.T) {
+	data, err := (&pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: 1}}).MarshalVT()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = protowire.AppendTag(data, fieldDeleteRange, protowire.BytesType)
+	data = protowire.AppendBytes(data, []byte{1<<3 | 2, 1, 'k', 1<<3 | 0, 1}) // the key, and a number where the key should be
+	var d decoder
+	field, got, err := d.decode(data)
+	if err != nil || field != fieldDeleteRange || string(got.DeleteRange.Key) != "k" {
+		t.Fatal(field, got, err)
+	}
 }
 
 // If this fails, putting a key costs every write of the cluster more memory
