@@ -39,6 +39,7 @@ type Config struct {
 	InitialCluster      string // name=url,name=url2,…; "" is this member alone
 	InitialClusterState string // ClusterNew or ClusterExisting
 	InitialClusterToken string
+	Discovery           Discovery // in the place of InitialCluster
 	ForceNewCluster     bool
 	StrictReconfigCheck bool
 	MaxLearners         int
@@ -121,6 +122,7 @@ func DefaultConfig() Config {
 		AdvertiseClientURLs:  mustURLs("http://localhost:2379"),
 		InitialClusterState:  ClusterNew,
 		InitialClusterToken:  "etcd-cluster",
+		Discovery:            defaultDiscovery(),
 		StrictReconfigCheck:  true,
 		MaxLearners:          1,
 		HeartbeatMillis:      100,
@@ -216,7 +218,7 @@ func urlStrings(urls []url.URL) []string {
 // Validate checks what one field cannot check alone. The error names the flag
 // and what is allowed.
 func (c *Config) Validate() error {
-	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth} {
+	for _, check := range []func() error{c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateDiscovery, c.validateLimits, c.validateAuth} {
 		if err := check(); err != nil {
 			return err
 		}

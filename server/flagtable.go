@@ -20,13 +20,6 @@ type otherFlag struct {
 // warning where it has no meaning here.
 func otherFlags() []otherFlag {
 	return []otherFlag{
-		{name: "discovery-endpoints"}, {name: "discovery-token"}, {name: "discovery-srv"}, {name: "discovery-srv-name"},
-		{name: "discovery-dial-timeout", normal: "2s"}, {name: "discovery-request-timeout", normal: "5s"},
-		{name: "discovery-keepalive-time", normal: "2s"}, {name: "discovery-keepalive-timeout", normal: "6s"},
-		{name: "discovery-insecure-transport", normal: "true", isBool: true},
-		{name: "discovery-insecure-skip-tls-verify", normal: "false", isBool: true},
-		{name: "discovery-cert"}, {name: "discovery-key"}, {name: "discovery-cacert"},
-		{name: "discovery-user"}, {name: "discovery-password"}, {name: "discovery-fallback", normal: "exit"},
 		{name: "enable-distributed-tracing", normal: "false", isBool: true},
 		{name: "distributed-tracing-address", normal: "localhost:4317"}, {name: "distributed-tracing-service-name", normal: "etcd"},
 		{name: "distributed-tracing-instance-id"}, {name: "distributed-tracing-sampling-rate", normal: "0"},

@@ -100,7 +100,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 	if err := s.openTLS(); err != nil {
 		return nil, err
 	}
-	s.peerClient = peer.NewClient(peer.Config{TLS: s.dialTLS()})
+	s.peerClient = peer.NewClient(peer.Config{TLS: s.dialTLS(), Dial: cfg.Discovery.dialer()})
 	if err := s.openListeners(ctx); err != nil {
 		s.closeListeners()
 		return nil, err
@@ -137,7 +137,7 @@ func (s *Server) link() (err error) {
 	s.transport, err = peer.New(peer.Config{
 		Self: uint64(s.self), Cluster: s.cluster, LocalURLsNow: s.localPeerURLs,
 		Version: version.API, Receiver: receiver{s}, Observer: s.metrics.Peers, Logger: s.log, SnapDir: s.snapDir,
-		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(),
+		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(), Dial: s.cfg.Discovery.dialer(),
 	})
 	if err != nil {
 		return err
