@@ -98,7 +98,7 @@ var floors = [][]string{
 	{"mvcc", "raft/wal", "raft/peer", "pki"},
 	{"server/state", "server/secure", "raft", "client"},
 	{"server/api", "server/gateway", "server/v2http", "server/console", "server/metrics"},
-	{"ctl", "server"},
+	{"ctl", "server", "proxy"},
 	{"cmd", "integration"},
 }
 

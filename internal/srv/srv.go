@@ -41,6 +41,8 @@ type Target struct {
 	Host   string
 	Port   uint16
 	Secure bool // under TLS
+	// Priority: those with the lowest are to be used while one of them answers.
+	Priority uint16
 }
 
 // Address is host:port.
@@ -92,7 +94,7 @@ func (q Question) lookup(ctx context.Context, secure bool) ([]Target, error) {
 	}
 	targets := make([]Target, len(records))
 	for i, r := range records {
-		targets[i] = Target{Host: strings.TrimSuffix(r.Target, "."), Port: r.Port, Secure: secure}
+		targets[i] = Target{Host: strings.TrimSuffix(r.Target, "."), Port: r.Port, Secure: secure, Priority: r.Priority}
 	}
 	return targets, nil
 }

@@ -1,0 +1,230 @@
+package grpcproxy
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"path"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/status"
+)
+
+const (
+	// overheadBytes is what a request may have beyond the limit of the members, so
+	// that they, and not gRPC, refuse it.
+	overheadBytes = 512 << 10
+	// sniffTimeout bounds how long a new connection may stay silent.
+	sniffTimeout      = 30 * time.Second
+	headerTimeout     = 30 * time.Second
+	protoHTTP2        = "h2"
+	protoHTTP1        = "http/1.1"
+	http2PrefaceStart = "PRI"
+)
+
+func (p *Proxy) serverOptions() []grpc.ServerOption {
+	c := &p.cfg
+	options := []grpc.ServerOption{
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.UnknownServiceHandler(p.forward),
+		grpc.MaxRecvMsgSize(min(c.SendBytesMax, math.MaxInt32-overheadBytes) + overheadBytes),
+		grpc.MaxSendMsgSize(math.MaxInt32),
+		grpc.MaxConcurrentStreams(c.ConcurrentStreams),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.KeepAliveMinTime}),
+	}
+	if c.KeepAliveInterval > 0 {
+		options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{Time: c.KeepAliveInterval, Timeout: c.KeepAliveTimeout}))
+	}
+	if c.LogRPCs {
+		options = append(options, grpc.ChainUnaryInterceptor(p.logUnary), grpc.ChainStreamInterceptor(p.logStream))
+	}
+	return options
+}
+
+func (p *Proxy) logUnary(ctx context.Context, r any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	start := time.Now()
+	response, err := handle(ctx, r)
+	p.logCall(info.FullMethod, start, err)
+	return response, err
+}
+
+func (p *Proxy) logStream(s any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	start := time.Now()
+	err := handle(s, stream)
+	p.logCall(info.FullMethod, start, err)
+	return err
+}
+
+func (p *Proxy) logCall(method string, start time.Time, err error) {
+	p.log.Info("finished call", "grpc.service", path.Dir(method)[1:], "grpc.method", path.Base(method),
+		"grpc.code", status.Code(err).String(), "took", time.Since(start))
+}
+
+func newHTTP(h http.Handler) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+}
+
+// onlyOffered lets a client's offer decide who serves it under TLS: gRPC clients
+// offer HTTP/2 alone; who offers HTTP/1.1, as browsers and curl do, gets that.
+func onlyOffered(c *tls.Config) *tls.Config {
+	inner := c.GetConfigForClient
+	c = c.Clone()
+	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		own := c
+		if inner != nil {
+			chosen, err := inner(hello)
+			if err != nil {
+				return nil, err
+			}
+			own = chosen
+		}
+		own = own.Clone()
+		own.GetConfigForClient = nil
+		own.NextProtos = []string{protoHTTP2}
+		if len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, protoHTTP1) {
+			own.NextProtos = []string{protoHTTP1}
+		}
+		return own, nil
+	}
+	return c
+}
+
+// splitter shares one port between gRPC and HTTP/1.1: the first bytes of a
+// connection tell, and the choice of protocol under TLS.
+type splitter struct {
+	listener   net.Listener
+	log        *slog.Logger
+	grpc, http *branch
+}
+
+// branch is one side of a splitter, as a listener.
+type branch struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newSplitter(l net.Listener, log *slog.Logger) *splitter {
+	side := func() *branch {
+		return &branch{addr: l.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
+	}
+	return &splitter{listener: l, log: log, grpc: side(), http: side()}
+}
+
+// Accept implements net.Listener.
+func (b *branch) Accept() (net.Conn, error) {
+	select {
+	case c := <-b.conns:
+		return c, nil
+	case <-b.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (b *branch) Close() error {
+	b.once.Do(func() { close(b.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (b *branch) Addr() net.Addr { return b.addr }
+
+// run accepts until ctx ends. Each connection is looked at on a goroutine of its
+// own, so that one that stays silent holds up no other.
+func (s *splitter) run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var sorting sync.WaitGroup
+	defer sorting.Wait()
+	defer cancel()
+	defer func() { _, _ = s.grpc.Close(), s.http.Close() }()
+	for {
+		c, err := s.listener.Accept()
+		switch {
+		case err == nil:
+			sorting.Go(func() { s.sort(ctx, c) })
+		case errors.Is(err, net.ErrClosed) || ctx.Err() != nil:
+			return nil
+		default:
+			s.log.Warn("a connection could not be accepted", "error", err.Error())
+			wait(ctx, 100*time.Millisecond)
+		}
+	}
+}
+
+// sort gives a connection to the side that it is for, or closes it.
+func (s *splitter) sort(ctx context.Context, c net.Conn) {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(sniffTimeout))
+	side, c, err := s.look(ctx, c)
+	if err != nil {
+		if !errors.Is(err, io.EOF) {
+			s.log.Warn("rejected connection", "remote-addr", c.RemoteAddr().String(), "error", err.Error())
+		}
+		stop()
+		_ = c.Close()
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	select {
+	case side.conns <- c:
+	case <-side.done:
+		_ = c.Close()
+	}
+	stop()
+}
+
+// look finds out the side.
+func (s *splitter) look(ctx context.Context, c net.Conn) (*branch, net.Conn, error) {
+	if t, ok := c.(*tls.Conn); ok {
+		if err := t.HandshakeContext(ctx); err != nil {
+			return nil, c, fmt.Errorf("tls handshake: %w", err)
+		}
+		if t.ConnectionState().NegotiatedProtocol == protoHTTP2 {
+			return s.grpc, c, nil
+		}
+		return s.http, c, nil
+	}
+	r := bufio.NewReaderSize(c, 16)
+	if _, err := r.Peek(len(http2PrefaceStart)); err != nil {
+		return nil, c, err
+	}
+	head := make([]byte, r.Buffered())
+	if _, err := io.ReadFull(r, head); err != nil {
+		return nil, c, err
+	}
+	c = &seenConn{Conn: c, head: head}
+	if bytes.HasPrefix(head, []byte(http2PrefaceStart)) {
+		return s.grpc, c, nil
+	}
+	return s.http, c, nil
+}
+
+// seenConn gives out again what was read to look at.
+type seenConn struct {
+	net.Conn
+	head []byte
+}
+
+// Read implements net.Conn.
+func (c *seenConn) Read(b []byte) (int, error) {
+	if len(c.head) > 0 {
+		n := copy(b, c.head)
+		c.head = c.head[n:]
+		return n, nil
+	}
+	return c.Conn.Read(b)
+}
