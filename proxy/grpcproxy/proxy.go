@@ -80,7 +80,7 @@ func (p *Proxy) connect(ctx context.Context) error {
 	}
 	p.client, err = client.New(client.Config{
 		Endpoints: endpoints, TLS: secured, KeepAliveTime: p.cfg.DialKeepAliveTime, KeepAliveTimeout: p.cfg.DialKeepAliveTimeout,
-		PingIdle: p.cfg.PingIdle, SendBytesMax: p.cfg.SendBytesMax, RecvBytesMax: p.cfg.RecvBytesMax, Log: p.log,
+		PingIdle: p.cfg.PingIdle, SendBytesMax: withOverhead(p.cfg.SendBytesMax), RecvBytesMax: p.cfg.RecvBytesMax, Log: p.log,
 	})
 	if err != nil {
 		return err

@@ -34,12 +34,14 @@ const (
 	http2PrefaceStart = "PRI"
 )
 
+func withOverhead(bytes int) int { return min(bytes, math.MaxInt32-overheadBytes) + overheadBytes }
+
 func (p *Proxy) serverOptions() []grpc.ServerOption {
 	c := &p.cfg
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.UnknownServiceHandler(p.forward),
-		grpc.MaxRecvMsgSize(min(c.SendBytesMax, math.MaxInt32-overheadBytes) + overheadBytes),
+		grpc.MaxRecvMsgSize(withOverhead(c.SendBytesMax)),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(c.ConcurrentStreams),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: c.KeepAliveMinTime}),
