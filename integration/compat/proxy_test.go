@@ -267,7 +267,7 @@ func TestProxyKeepsUsersApart(t *testing.T) {
 // do.
 func TestProxyCoalescesKeepAlives(t *testing.T) {
 	c := startCluster(t, process.Options{Binary: targetBinary(t), Size: 3})
-	p, e := startProxy(t, c, "--debug", "--experimental-enable-grpc-logging")
+	p, e := startProxy(t, c)
 	const clients = 20
 	var channels []<-chan *clientv3.LeaseKeepAliveResponse
 	var leases []clientv3.LeaseID
