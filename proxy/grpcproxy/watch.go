@@ -125,7 +125,7 @@ func (ws *watchStream) create(r *pb.WatchCreateRequest) {
 		h.add(ws, key, r, now.Header)
 	case ws.grpc.Context().Err() != nil:
 	case isRefusal(err):
-		h.refuse(ws, err.Error())
+		h.refuse(ws, status.Convert(err).Err().Error()) // as members write it
 	default:
 		h.end(ws, err)
 	}
