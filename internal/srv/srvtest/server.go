@@ -36,7 +36,9 @@ func Start(t *testing.T, records ...string) *net.Resolver {
 	<-ready
 	t.Cleanup(func() {
 		_ = s.Shutdown()
-		<-done
+		if err := <-done; err != nil {
+			t.Errorf("name server: %v", err)
+		}
 	})
 	address := conn.LocalAddr().String()
 	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
