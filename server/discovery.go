@@ -193,6 +193,17 @@ func (c *Config) resolved(ctx context.Context, urls []string) []string {
 	return out
 }
 
+// peerServerName is the name that the certificates of other members must have
+// where the DNS says who these are and no authority of the operator's own has
+// signed for them: the domain's, as the DNS alone is no proof. "" is the name
+// that is dialed.
+func (c *Config) peerServerName() string {
+	if c.PeerTLS.TrustedCAFile != "" {
+		return ""
+	}
+	return c.Discovery.Domain
+}
+
 // dialer connects to members by the names that Resolver knows; nil is Go's own.
 func (d *Discovery) dialer() func(ctx context.Context, network, address string) (net.Conn, error) {
 	if d.Resolver == nil {

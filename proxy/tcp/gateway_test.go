@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -182,11 +183,12 @@ func TestEndpointsFromRecords(t *testing.T) {
 	if err := ca.Pair().Write(paths); err != nil {
 		t.Fatal(err)
 	}
-	good, bad := startTLS(t, ca, "cluster.test"), startTLS(t, ca, "evil.test")
+	good, named, bad := startTLS(t, ca, "cluster.test"), startTLS(t, ca, "named.test"), startTLS(t, ca, "evil.test")
 	resolver := srvtest.Start(t,
 		fmt.Sprintf("_etcd-client-ssl._tcp.cluster.test. 60 IN SRV 1 0 %d good.test.", good),
 		fmt.Sprintf("_etcd-client-ssl._tcp.cluster.test. 60 IN SRV 2 0 %d bad.test.", bad),
-		"_etcd-client._tcp.cluster.test. 60 IN SRV 3 0 7 plain.test.",
+		fmt.Sprintf("_etcd-client-ssl._tcp.cluster.test. 60 IN SRV 1 0 %d named.test.", named),
+		"_etcd-client._tcp.cluster.test. 60 IN SRV 3 0 7 plain.test.", "named.test. 60 IN A 127.0.0.1",
 		"good.test. 60 IN A 127.0.0.1", "bad.test. 60 IN A 127.0.0.1")
 	find := func(c Config) string {
 		c.Domain, c.Resolver = "cluster.test", resolver
@@ -194,16 +196,21 @@ func TestEndpointsFromRecords(t *testing.T) {
 		if err != nil {
 			return err.Error()
 		}
-		return fmt.Sprint(all)
+		var texts []string
+		for _, e := range all {
+			texts = append(texts, fmt.Sprintf("%s:%d", e.Address, e.Priority))
+		}
+		slices.Sort(texts) // equal priorities come in any order
+		return strings.Join(texts, " ")
 	}
 	for _, c := range []struct {
 		config Config
 		want   string
 	}{
-		{Config{TrustedCAFile: paths.Cert}, fmt.Sprintf("[{good.test:%d 1}]", good)},
-		{Config{}, fmt.Sprintf("[{good.test:%d 1} {bad.test:%d 2}]", good, bad)},
-		{Config{InsecureSRV: true}, fmt.Sprintf("[{good.test:%d 1} {bad.test:%d 2} {plain.test:7 3}]", good, bad)},
-		{Config{TrustedCAFile: "/nowhere"}, "--discovery-srv: nothing that the records of cluster.test name can be trusted"},
+		{Config{TrustedCAFile: paths.Cert}, fmt.Sprintf("good.test:%d:1 named.test:%d:1", good, named)},
+		{Config{}, "--discovery-srv: nothing that the records of cluster.test name can be trusted"},
+		{Config{InsecureSRV: true}, fmt.Sprintf("bad.test:%d:2 good.test:%d:1 named.test:%d:1 plain.test:7:3", bad, good, named)},
+		{Config{TrustedCAFile: "/nowhere"}, "--trusted-ca-file: open /nowhere: no such file or directory"},
 	} {
 		if got := find(c.config); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.config, got, c.want)

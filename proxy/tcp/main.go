@@ -44,8 +44,8 @@ func (c *Config) flags(name string) *flag.FlagSet {
 	fs.Var(&command.List{To: &c.Endpoints}, "endpoints", "members of the cluster, by commas")
 	fs.StringVar(&c.Domain, "discovery-srv", "", "take the endpoints from the SRV records of this `domain`")
 	fs.StringVar(&c.Service, "discovery-srv-name", "", "look for the SRV service etcd-client-`name`")
-	fs.BoolVar(&c.InsecureSRV, "insecure-discovery", false, "accept SRV records without TLS")
-	fs.StringVar(&c.TrustedCAFile, "trusted-ca-file", "", "leave out what the SRV records name unless this `file`'s authorities have signed its certificate for the domain")
+	fs.BoolVar(&c.InsecureSRV, "insecure-discovery", false, "accept SRV records without TLS, and do not ask what they name for certificates")
+	fs.StringVar(&c.TrustedCAFile, "trusted-ca-file", "", "leave out what the SRV records name unless this `file`'s authorities have signed its certificate (default the system's)")
 	fs.DurationVar(&c.RetryDelay, "retry-delay", time.Minute, "time until an endpoint that failed is tried again")
 	return fs
 }
@@ -103,8 +103,12 @@ func (c *Config) find(ctx context.Context, log *slog.Logger) ([]Endpoint, error)
 	if err != nil {
 		return nil, fmt.Errorf("--discovery-srv: %w", err)
 	}
+	authorities, err := c.authorities()
+	if err != nil {
+		return nil, err
+	}
 	for _, t := range targets {
-		if err := c.verify(ctx, t); err != nil {
+		if err := c.verify(ctx, t, authorities); err != nil {
 			log.Warn("left out an endpoint that the SRV records name", "address", t.Address(), "error", err.Error())
 			continue
 		}
@@ -126,29 +130,54 @@ func addressOf(endpoint string) (string, error) {
 }
 
 // verify asks for the certificate of what a record names: the DNS alone is no
-// proof. Without --trusted-ca-file there is nothing to compare it with.
-func (c *Config) verify(ctx context.Context, t srv.Target) error {
-	if c.TrustedCAFile == "" {
+// proof. The certificate must be for the host that is named or for the domain.
+func (c *Config) verify(ctx context.Context, t srv.Target, authorities *x509.CertPool) error {
+	if c.InsecureSRV {
 		return nil
-	}
-	text, err := os.ReadFile(c.TrustedCAFile)
-	if err != nil {
-		return err
-	}
-	certs, err := pki.Certificates(text)
-	if err != nil {
-		return fmt.Errorf("%s: %w", c.TrustedCAFile, err)
-	}
-	pool := x509.NewCertPool()
-	for _, cert := range certs {
-		pool.AddCert(cert)
 	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
-	d := tls.Dialer{NetDialer: &net.Dialer{Resolver: c.Resolver}, Config: &tls.Config{RootCAs: pool, ServerName: c.Domain, MinVersion: tls.VersionTLS12}}
+	check := func(s tls.ConnectionState) error {
+		between := x509.NewCertPool()
+		for _, cert := range s.PeerCertificates[1:] {
+			between.AddCert(cert)
+		}
+		own := s.PeerCertificates[0]
+		if _, err := own.Verify(x509.VerifyOptions{Roots: authorities, Intermediates: between}); err != nil {
+			return err
+		}
+		if own.VerifyHostname(t.Host) == nil {
+			return nil
+		}
+		return own.VerifyHostname(c.Domain)
+	}
+	d := tls.Dialer{NetDialer: &net.Dialer{Resolver: c.Resolver}, Config: &tls.Config{
+		ServerName: t.Host, MinVersion: tls.VersionTLS12,
+		InsecureSkipVerify: true, VerifyConnection: check, //nolint:gosec // check does it, for two names
+	}}
 	conn, err := d.DialContext(ctx, "tcp", t.Address())
 	if err != nil {
 		return err
 	}
 	return conn.Close()
+}
+
+// authorities are those of --trusted-ca-file; nil is the system's.
+func (c *Config) authorities() (*x509.CertPool, error) {
+	if c.TrustedCAFile == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(c.TrustedCAFile)
+	if err != nil {
+		return nil, fmt.Errorf("--trusted-ca-file: %w", err)
+	}
+	certs, err := pki.Certificates(text)
+	if err != nil {
+		return nil, fmt.Errorf("--trusted-ca-file %s: %w", c.TrustedCAFile, err)
+	}
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		pool.AddCert(cert)
+	}
+	return pool, nil
 }
