@@ -39,6 +39,7 @@ type Proxy struct {
 	seen     atomic.Int64 // the newest revision that any answer had
 
 	listener net.Listener
+	secured  *tls.Config    // nil: clients come in the clear
 	probes   *probeListener // nil: none of its own
 	grpc     *grpc.Server
 	http     *http.Server
@@ -135,7 +136,7 @@ func (p *Proxy) Addr() net.Addr { return p.listener.Addr() }
 // Run serves until ctx ends or something fails that cannot be mended.
 func (p *Proxy) Run(ctx context.Context) error {
 	group, gctx := errgroup.WithContext(ctx)
-	s := newSplitter(p.listener, p.log)
+	s := newSplitter(p.listener, p.secured, p.log)
 	group.Go(func() error { return s.run(gctx) })
 	group.Go(func() error { return served(p.grpc.Serve(s.grpc)) })
 	group.Go(func() error { return served(p.http.Serve(s.http)) })
@@ -207,7 +208,7 @@ func (p *Proxy) listen(ctx context.Context) error {
 	}
 	p.listener = l
 	if secured != nil {
-		p.listener = tls.NewListener(l, onlyOffered(secured))
+		p.secured = noteOffers(secured)
 	}
 	if p.cfg.MetricsAddr == "" {
 		return nil

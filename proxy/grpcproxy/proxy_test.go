@@ -93,7 +93,12 @@ func TestTLSOnBothSides(t *testing.T) {
 	if _, err := pb.NewKVClient(dial(t, p, credentials.NewTLS(without))).Put(ctx, &pb.PutRequest{Key: []byte("k")}); status.Code(err) != codes.Unavailable {
 		t.Errorf("a client without a certificate: %v", err)
 	}
-	// Who speaks both protocols, as curl does, gets HTTP/1.1.
+	// A gRPC library may offer both protocols, as curl does.
+	both := with.Clone()
+	both.NextProtos = []string{"h2", "http/1.1"}
+	if _, err := pb.NewKVClient(dial(t, p, credentials.NewTLS(both))).Put(ctx, &pb.PutRequest{Key: []byte("k")}); err != nil {
+		t.Errorf("a client that offers both protocols: %v", err)
+	}
 	web := &http.Client{Transport: &http.Transport{TLSClientConfig: with, ForceAttemptHTTP2: true}}
 	if got := get(t, web, "https://"+p.Addr().String()+"/health"); got != `200 {"health":"true","reason":""}` {
 		t.Errorf("/health over TLS: %s", got)

@@ -78,35 +78,37 @@ func newHTTP(h http.Handler) *http.Server {
 	return &http.Server{Handler: h, ReadHeaderTimeout: headerTimeout, ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 }
 
-// onlyOffered lets a client's offer decide who serves it under TLS: gRPC clients
-// offer HTTP/2 alone; who offers HTTP/1.1, as browsers and curl do, gets that.
-func onlyOffered(c *tls.Config) *tls.Config {
+// noteOffers makes each handshake note what its client offers.
+func noteOffers(c *tls.Config) *tls.Config {
 	inner := c.GetConfigForClient
 	c = c.Clone()
+	c.NextProtos = []string{protoHTTP2, protoHTTP1}
 	c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		own := c
-		if inner != nil {
-			chosen, err := inner(hello)
-			if err != nil {
-				return nil, err
-			}
-			own = chosen
+		if o, ok := hello.Conn.(*offerConn); ok {
+			o.web = len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, protoHTTP1)
 		}
-		own = own.Clone()
-		own.GetConfigForClient = nil
-		own.NextProtos = []string{protoHTTP2}
-		if len(hello.SupportedProtos) == 0 || slices.Contains(hello.SupportedProtos, protoHTTP1) {
-			own.NextProtos = []string{protoHTTP1}
+		chosen, err := inner(hello)
+		if err == nil {
+			chosen.NextProtos = c.NextProtos
 		}
-		return own, nil
+		return chosen, err
 	}
 	return c
 }
 
-// splitter shares one port between gRPC and HTTP/1.1: the first bytes of a
-// connection tell, and the choice of protocol under TLS.
+// offerConn is a connection under TLS.
+type offerConn struct {
+	net.Conn
+	web bool // the client offers HTTP/1.1
+}
+
+// splitter shares one port between gRPC and HTTP. In the clear the first bytes of
+// a connection tell. Under TLS the client's offer does: gRPC clients offer HTTP/2
+// alone; who offers HTTP/1.1 besides, as curl and some gRPC libraries do, is served
+// by net/http, which speaks both and hands gRPC over by its content type.
 type splitter struct {
 	listener   net.Listener
+	tls        *tls.Config // nil: in the clear
 	log        *slog.Logger
 	grpc, http *branch
 }
@@ -119,11 +121,11 @@ type branch struct {
 	once  sync.Once
 }
 
-func newSplitter(l net.Listener, log *slog.Logger) *splitter {
+func newSplitter(l net.Listener, secured *tls.Config, log *slog.Logger) *splitter {
 	side := func() *branch {
 		return &branch{addr: l.Addr(), conns: make(chan net.Conn), done: make(chan struct{})}
 	}
-	return &splitter{listener: l, log: log, grpc: side(), http: side()}
+	return &splitter{listener: l, tls: secured, log: log, grpc: side(), http: side()}
 }
 
 // Accept implements net.Listener.
@@ -191,14 +193,16 @@ func (s *splitter) sort(ctx context.Context, c net.Conn) {
 
 // look finds out the side.
 func (s *splitter) look(ctx context.Context, c net.Conn) (*branch, net.Conn, error) {
-	if t, ok := c.(*tls.Conn); ok {
+	if s.tls != nil {
+		under := &offerConn{Conn: c}
+		t := tls.Server(under, s.tls)
 		if err := t.HandshakeContext(ctx); err != nil {
 			return nil, c, fmt.Errorf("tls handshake: %w", err)
 		}
-		if t.ConnectionState().NegotiatedProtocol == protoHTTP2 {
-			return s.grpc, c, nil
+		if under.web {
+			return s.http, t, nil
 		}
-		return s.http, c, nil
+		return s.grpc, t, nil
 	}
 	r := bufio.NewReaderSize(c, 16)
 	if _, err := r.Peek(len(http2PrefaceStart)); err != nil {
