@@ -171,8 +171,8 @@ func served(err error) error {
 func (p *Proxy) stop() {
 	p.cancel()
 	_ = p.listener.Close()
-	p.grpc.Stop()
 	_ = p.http.Close()
+	p.grpc.Stop()
 	if p.probes != nil {
 		_ = p.probes.http.Close()
 	}

@@ -221,6 +221,7 @@ func TestKeepAlivesShare(t *testing.T) {
 			}
 		})
 	}
+	eventually(t, "the question was asked", func() bool { return m.count(&m.renewals) > 0 })
 	eventually(t, "all clients wait for one answer", func() bool {
 		p.renewals.mu.Lock()
 		defer p.renewals.mu.Unlock()

@@ -41,6 +41,7 @@ func (p *Proxy) serverOptions() []grpc.ServerOption {
 	options := []grpc.ServerOption{
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.UnknownServiceHandler(p.forward),
+		grpc.WaitForHandlers(true), // nothing of a client's outlives Run
 		grpc.MaxRecvMsgSize(withOverhead(c.SendBytesMax)),
 		grpc.MaxSendMsgSize(math.MaxInt32),
 		grpc.MaxConcurrentStreams(c.ConcurrentStreams),
@@ -170,10 +171,10 @@ func (s *splitter) run(ctx context.Context) error {
 }
 
 // sort gives a connection to the side that it is for, or closes it.
-func (s *splitter) sort(ctx context.Context, c net.Conn) {
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(sniffTimeout))
-	side, c, err := s.look(ctx, c)
+func (s *splitter) sort(ctx context.Context, raw net.Conn) {
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	_ = raw.SetDeadline(time.Now().Add(sniffTimeout))
+	side, c, err := s.look(ctx, raw)
 	if err != nil {
 		if !errors.Is(err, io.EOF) {
 			s.log.Warn("rejected connection", "remote-addr", c.RemoteAddr().String(), "error", err.Error())
