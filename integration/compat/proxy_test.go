@@ -138,6 +138,7 @@ func TestProxyCoalescesWatches(t *testing.T) {
 
 	for _, m := range c.Members[:2] { // one at a time, so that the cluster goes on
 		m.Kill()
+		e.get("k") // is repeated until there is a leader; a write would not be
 		e.put("k", m.Name)
 		for i, w := range all {
 			expect(fmt.Sprintf("watcher %d without %s", i, m.Name), w, "PUT k="+m.Name)

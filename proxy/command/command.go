@@ -25,6 +25,11 @@ const (
 	ExitFailed = 1
 )
 
+const (
+	signalMax  = time.Second // until a process dies of a signal to itself
+	exitSignal = 128         // as shells write the end by a signal
+)
+
 // Parse reads the flags of a command, whose whole name is given. done says that
 // there is nothing left to do, and code how the process ends then: usage was
 // asked for, or a flag was wrong.
@@ -134,7 +139,8 @@ func UntilSignal(log *slog.Logger, run func(context.Context) error) int {
 		if os.Getpid() != 1 {
 			signal.Reset(sig)
 			_ = syscall.Kill(os.Getpid(), sig)
-			select {} // the signal comes any moment
+			time.Sleep(signalMax)
+			return exitSignal + int(sig) // whoever started us had the signal ignored
 		}
 	default:
 	}
