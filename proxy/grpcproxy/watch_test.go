@@ -220,9 +220,9 @@ func TestWatchRequests(t *testing.T) {
 	m.mu.Unlock()
 	late := openWatch(t, ctx, p)
 	for range 20 {
-		m.write("a", "x")
+		m.write("late", "x")
 	}
-	if r := late.create(watchKey("a", 3)); !r.Created || r.Canceled {
+	if r := late.create(watchKey("late", 3)); !r.Created || r.Canceled {
 		t.Errorf("from a compacted revision: %v", r)
 	}
 	if r := late.next(); !r.Canceled || r.CompactRevision != 10 || r.WatchId != 0 {
