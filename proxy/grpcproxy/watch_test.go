@@ -242,7 +242,7 @@ func TestFiltersAndFragments(t *testing.T) {
 		m.write("k", strings.Repeat("x", 500_000))
 	}
 	pieces := watchKey("k", 2)
-	pieces.Fragment = true
+	pieces.Fragment, pieces.PrevKv = true, true // not on the feed of the other one
 	w.create(pieces)
 	var sizes []string
 	for seen := 0; seen < 12; {
