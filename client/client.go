@@ -45,6 +45,8 @@ type Config struct {
 	// a watch notices a member that hangs. 10 s and 5 s when 0; gRPC does not
 	// ping more often than every 10 s.
 	KeepAliveTime, KeepAliveTimeout time.Duration
+	// PingIdle pings connections without a call on them too.
+	PingIdle bool
 	// SendBytesMax and RecvBytesMax bound one message: 2 MiB and 2 GiB when 0.
 	SendBytesMax, RecvBytesMax int
 	// RequireLeader makes every call fail on a member that sees no leader.
@@ -142,6 +144,11 @@ func (c *Client) SetEndpoints(endpoints ...string) error {
 	return nil
 }
 
+// Conn is the connection under the client, for services that it has no methods
+// for. Calls on it get the client's metadata and token, and unary ones its
+// retries. It is owned by c.
+func (c *Client) Conn() grpc.ClientConnInterface { return c.conn }
+
 // At is the same cluster seen through one endpoint only, for what is asked of
 // a certain member. It is owned and closed by c.
 func (c *Client) At(endpoint string) (*Client, error) {
@@ -204,6 +211,8 @@ func (c *Client) dialOptions() []grpc.DialOption {
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{
 			Time:    time.Duration(or(int(c.cfg.KeepAliveTime), int(10*time.Second))),
 			Timeout: time.Duration(or(int(c.cfg.KeepAliveTimeout), int(5*time.Second))),
+
+			PermitWithoutStream: c.cfg.PingIdle,
 		}),
 		grpc.WithChainUnaryInterceptor(c.unary),
 		grpc.WithChainStreamInterceptor(c.stream),

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -39,11 +40,13 @@ type Config struct {
 	Version string
 	// Restore writes a data directory from a snapshot.
 	Restore func(context.Context, RestoreOptions) error
+	// Resolver asks the DNS for SRV records; nil is the system's.
+	Resolver *net.Resolver
 }
 
 // OSConfig is the Config of this process.
 func OSConfig(version string, restore func(context.Context, RestoreOptions) error) Config {
-	return Config{os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr, version, restore}
+	return Config{os.Args, os.Environ(), os.Stdin, os.Stdout, os.Stderr, version, restore, nil}
 }
 
 // failure is an error with an exit code. One without an error has said all

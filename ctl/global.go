@@ -4,9 +4,7 @@ import (
 	"bufio"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -17,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/kvorum/kvorum/client"
+	"github.com/kvorum/kvorum/internal/srv"
 	"github.com/kvorum/kvorum/server/secure"
 )
 
@@ -194,25 +193,13 @@ func (a *app) endpoints() ([]string, error) {
 		}
 		return g.endpoints, nil
 	}
-	var found []string
-	for _, kind := range []struct{ service, scheme string }{{"etcd-client-ssl", "https"}, {"etcd-client", "http"}} {
-		service := kind.service
-		if g.srvName != "" {
-			service += "-" + g.srvName
-		}
-		if kind.scheme == "http" && !g.insecureSRV {
-			continue
-		}
-		_, records, err := net.DefaultResolver.LookupSRV(a.ctx, service, "tcp", g.srvDomain)
-		if err != nil && len(found) == 0 && kind.scheme == "http" {
-			return nil, fail(exitArgs, "look up endpoints of %s: %w", g.srvDomain, err)
-		}
-		for _, r := range records {
-			found = append(found, fmt.Sprintf("%s://%s:%d", kind.scheme, strings.TrimSuffix(r.Target, "."), r.Port))
-		}
+	targets, err := srv.Lookup(a.ctx, srv.Question{Service: srv.Client, Name: g.srvName, Domain: g.srvDomain, SecureOnly: !g.insecureSRV, Resolver: a.Resolver})
+	if err != nil {
+		return nil, fail(exitArgs, "look up endpoints of %s: %w", g.srvDomain, err)
 	}
-	if len(found) == 0 {
-		return nil, badArgs("the DNS has no endpoints for %s", g.srvDomain)
+	found := make([]string, len(targets))
+	for i, t := range targets {
+		found[i] = t.URL()
 	}
 	return found, nil
 }

@@ -61,14 +61,17 @@ func (c *Config) boot(ctx context.Context, log *slog.Logger, client *http.Client
 	if err := c.prepareFolders(p, log); err != nil {
 		return nil, err
 	}
-	switch {
-	case wal.Exists(wal.OS(), p.wal):
+	if wal.Exists(wal.OS(), p.wal) {
 		defer tellSlowOpen(log, p.db())()
-		return c.restart(p, log, storeOptions)
-	case c.InitialClusterState == ClusterExisting:
+		return c.restart(ctx, p, log, storeOptions)
+	}
+	if err := c.discover(ctx, log); err != nil {
+		return nil, err
+	}
+	if c.InitialClusterState == ClusterExisting {
 		return c.join(ctx, p, client, storeOptions)
 	}
-	return c.create(p, storeOptions)
+	return c.create(ctx, p, storeOptions)
 }
 
 // slowOpenAfter is when an operator is told why a member does not start yet.
@@ -118,8 +121,8 @@ func (c *Config) openStore(p paths, m *member, o mvcc.Options) (err error) {
 }
 
 // create starts a member of a new cluster.
-func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
-	m, err := c.firstState()
+func (c *Config) create(ctx context.Context, p paths, o mvcc.Options) (*member, error) {
+	m, err := c.firstState(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -140,8 +143,8 @@ func (c *Config) create(p paths, o mvcc.Options) (*member, error) {
 
 // firstState is who this member of a new cluster is, before anything is on
 // disk.
-func (c *Config) firstState() (*member, error) {
-	all, self, err := c.initialMembers()
+func (c *Config) firstState(ctx context.Context) (*member, error) {
+	all, self, err := c.initialMembers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +194,7 @@ const joinTimeout = 30 * time.Second
 // join starts a member that a running cluster has been told to expect. Its ID
 // is the one that the cluster drew for its peer URLs.
 func (c *Config) join(ctx context.Context, p paths, client *http.Client, o mvcc.Options) (*member, error) {
-	flags, self, err := c.initialMembers()
+	flags, self, err := c.initialMembers(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -207,23 +210,12 @@ func (c *Config) join(ctx context.Context, p paths, client *http.Client, o mvcc.
 	if err != nil {
 		return nil, fmt.Errorf("cannot fetch cluster info from peer urls: %w", err)
 	}
-	if len(running) != len(flags) {
-		return nil, fmt.Errorf("error validating peerURLs: member count is unequal: --initial-cluster has %d members, the cluster has %d", len(flags), len(running))
+	m, err := c.matchRunning(ctx, cluster, running, flags, self)
+	if err != nil {
+		return nil, err
 	}
 	if err := checkRunning(ctx, client, urls); err != nil {
 		return nil, err
-	}
-	m := &member{cluster: cluster}
-	for _, r := range running {
-		slices.Sort(r.PeerURLs)
-		if slices.Equal(r.PeerURLs, self.PeerURLs) {
-			m.self = r.ID
-		} else {
-			m.remotes = append(m.remotes, r)
-		}
-	}
-	if m.self == 0 {
-		return nil, fmt.Errorf("error validating peerURLs: the cluster has no member with the peer URLs %v; add it with `kvctl member add` first", self.PeerURLs)
 	}
 	if err := c.openStore(p, m, o); err != nil {
 		m.close()
@@ -238,7 +230,7 @@ func (c *Config) join(ctx context.Context, p paths, client *http.Client, o mvcc.
 }
 
 // restart goes on from the log and the database on disk.
-func (c *Config) restart(p paths, log *slog.Logger, o mvcc.Options) (*member, error) {
+func (c *Config) restart(ctx context.Context, p paths, log *slog.Logger, o mvcc.Options) (*member, error) {
 	found, err := wal.ValidSnapshots(wal.OS(), p.wal)
 	if err != nil {
 		return nil, fmt.Errorf("failed to open WAL: %w", err)
@@ -256,7 +248,7 @@ func (c *Config) restart(p paths, log *slog.Logger, o mvcc.Options) (*member, er
 		m.close()
 		return nil, err
 	}
-	if err := c.finishCreation(m, log); err != nil {
+	if err := c.finishCreation(ctx, m, log); err != nil {
 		m.close()
 		return nil, err
 	}
@@ -267,12 +259,15 @@ func (c *Config) restart(p paths, log *slog.Logger, o mvcc.Options) (*member, er
 // crashed after its log was made and before they were in it. Such a member has
 // neither voted nor acknowledged anything. One that joins gets its first entries
 // from the leader; its ID is not the one that the flags give.
-func (c *Config) finishCreation(m *member, log *slog.Logger) error {
+func (c *Config) finishCreation(ctx context.Context, m *member, log *slog.Logger) error {
 	blank := len(m.start.Entries) == 0 && m.start.HardState.GetTerm() == 0 && m.start.Snapshot.Index == 0 && m.start.Applied == 0
 	if !blank || c.InitialClusterState != ClusterNew {
 		return nil
 	}
-	first, err := c.firstState()
+	if err := c.discover(ctx, log); err != nil {
+		return fmt.Errorf("the log is empty: %w", err)
+	}
+	first, err := c.firstState(ctx)
 	if err != nil {
 		return fmt.Errorf("the log is empty: %w", err)
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	InitialCluster      string // name=url,name=url2,…; "" is this member alone
 	InitialClusterState string // ClusterNew or ClusterExisting
 	InitialClusterToken string
+	Discovery           Discovery // in the place of InitialCluster
 	ForceNewCluster     bool
 	StrictReconfigCheck bool
 	MaxLearners         int
@@ -137,6 +138,7 @@ func DefaultConfig() Config {
 		AdvertiseClientURLs:  mustURLs("http://localhost:2379"),
 		InitialClusterState:  ClusterNew,
 		InitialClusterToken:  "etcd-cluster",
+		Discovery:            defaultDiscovery(),
 		StrictReconfigCheck:  true,
 		MaxLearners:          1,
 		HeartbeatMillis:      100,
@@ -222,7 +224,7 @@ func urlStrings(urls []url.URL) []string {
 // and what is allowed.
 func (c *Config) Validate() error {
 	for _, check := range []func() error{
-		c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateLimits, c.validateAuth,
+		c.validateTimes, c.validateURLs, c.validateTLS, c.validateCluster, c.validateDiscovery, c.validateLimits, c.validateAuth,
 		c.validateFeatures, c.validateLogs, c.validateAudit, c.validateTracing,
 	} {
 		if err := check(); err != nil {

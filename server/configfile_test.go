@@ -106,7 +106,7 @@ func TestConfigFileErrors(t *testing.T) {
 		"client-transport-security: 3":                  "cannot unmarshal number",
 		"listen-client-urls: http://127.0.0.1:1":        "--advertise-client-urls is required",
 		"client-transport-security: {cert-file: a.pem}": "KeyFile and CertFile must both be present",
-		"discovery-config: {token: abc}":                "not supported",
+		"discovery-config: {token: abc}":                "both --discovery-token and --discovery-endpoints must be set",
 		"config-file: x":                                "cannot name another",
 		"\tname: x":                                     "yaml",
 	} {

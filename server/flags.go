@@ -165,6 +165,7 @@ func (v streamsValue) Set(s string) error {
 func defineFlags(fs *flag.FlagSet, c *Config) {
 	memberFlags(fs, c)
 	clusterFlags(fs, c)
+	discoveryFlags(fs, c)
 	storageFlags(fs, c)
 	clientFlags(fs, c)
 	tlsFlags(fs, c)

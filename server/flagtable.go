@@ -20,13 +20,6 @@ type otherFlag struct {
 // warning where it has no meaning here.
 func otherFlags() []otherFlag {
 	return []otherFlag{
-		{name: "discovery-endpoints"}, {name: "discovery-token"}, {name: "discovery-srv"}, {name: "discovery-srv-name"},
-		{name: "discovery-dial-timeout", normal: "2s"}, {name: "discovery-request-timeout", normal: "5s"},
-		{name: "discovery-keepalive-time", normal: "2s"}, {name: "discovery-keepalive-timeout", normal: "6s"},
-		{name: "discovery-insecure-transport", normal: "true", isBool: true},
-		{name: "discovery-insecure-skip-tls-verify", normal: "false", isBool: true},
-		{name: "discovery-cert"}, {name: "discovery-key"}, {name: "discovery-cacert"},
-		{name: "discovery-user"}, {name: "discovery-password"}, {name: "discovery-fallback", normal: "exit"},
 		{name: "logger", normal: "zap"},
 		{name: "backend-bbolt-freelist-type", normal: "map", meaningless: "the free list is always a map", allowed: oneOf("map", "array")},
 		{name: "v2-deprecation", normal: "write-only", meaningless: "there is no v2 store", allowed: notNotYet},

@@ -1,10 +1,10 @@
 package server
 
 import (
+	"context"
 	"crypto/sha1"
 	"encoding/binary"
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -57,7 +57,7 @@ func parseInitialCluster(text, token string) ([]state.Member, error) {
 			return nil, fmt.Errorf("--initial-cluster: %w", err)
 		}
 		if seen[parsed.String()] {
-			return nil, fmt.Errorf("initial cluster %q has duplicate url %s", text, parsed)
+			return nil, fmt.Errorf("initial cluster %s has duplicate url: %s", text, parsed)
 		}
 		seen[parsed.String()] = true
 		if urls[name] == nil {
@@ -84,7 +84,7 @@ func parseInitialCluster(text, token string) ([]state.Member, error) {
 
 // initialMembers is the cluster that the flags describe, with this member in it
 // under exactly the URLs that it advertises.
-func (c *Config) initialMembers() (all []state.Member, self state.Member, err error) {
+func (c *Config) initialMembers(ctx context.Context) (all []state.Member, self state.Member, err error) {
 	text := c.InitialCluster
 	if text == "" {
 		parts := make([]string, len(c.AdvertisePeerURLs))
@@ -102,19 +102,35 @@ func (c *Config) initialMembers() (all []state.Member, self state.Member, err er
 		return nil, self, fmt.Errorf("couldn't find local name %q in the initial cluster configuration", c.Name)
 	}
 	self = all[at]
-	return all, self, c.matchAdvertised(self)
+	return all, self, c.matchAdvertised(ctx, self)
 }
 
-func (c *Config) matchAdvertised(self state.Member) error {
-	for _, u := range self.PeerURLs {
-		if !slices.ContainsFunc(c.AdvertisePeerURLs, func(a url.URL) bool { return a.String() == u }) {
-			return fmt.Errorf("--initial-cluster has %s=%s but missing from --initial-advertise-peer-urls=%s", c.Name, u, strings.Join(urlStrings(c.AdvertisePeerURLs), ","))
+// matchAdvertised compares the two lists of this member's peer URLs. Names are
+// looked up only when the texts differ, as a member's own name may not be in the
+// DNS before it runs.
+func (c *Config) matchAdvertised(ctx context.Context, self state.Member) error {
+	advertised := urlStrings(c.AdvertisePeerURLs)
+	if slices.Equal(slices.Sorted(slices.Values(advertised)), slices.Sorted(slices.Values(self.PeerURLs))) {
+		return nil
+	}
+	listed, mine := c.resolved(ctx, self.PeerURLs), c.resolved(ctx, advertised)
+	if slices.Equal(listed, mine) {
+		return nil
+	}
+	has, flag := "--initial-cluster has "+c.Name+"=", "--initial-advertise-peer-urls="+strings.Join(advertised, ",")
+	for i, u := range listed {
+		if slices.Contains(mine, u) {
+			continue
+		}
+		if len(mine) != len(listed) {
+			return fmt.Errorf("%s%s but missing from %s (len(%q) != len(%q))", has, u, flag, mine, listed)
+		}
+		return fmt.Errorf("%s%s but missing from %s (resolved urls: %q != %q)", has, u, flag, mine[i], u)
+	}
+	for _, u := range mine {
+		if !slices.Contains(listed, u) {
+			return fmt.Errorf("--initial-advertise-peer-urls has %s but missing from --initial-cluster=%s", u, c.InitialCluster)
 		}
 	}
-	for _, u := range c.AdvertisePeerURLs {
-		if !slices.Contains(self.PeerURLs, u.String()) {
-			return fmt.Errorf("--initial-advertise-peer-urls has %s but missing from --initial-cluster=%s", u.String(), c.InitialCluster)
-		}
-	}
-	return nil
+	return fmt.Errorf("%s%s but %s (a URL is there twice)", has, strings.Join(listed, ","), flag)
 }

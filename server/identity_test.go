@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kvorum/kvorum/internal/srv/srvtest"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -13,7 +14,7 @@ import (
 func TestIDsAreEtcds(t *testing.T) {
 	all, self, err := (&Config{
 		Name: "default", InitialClusterToken: "etcd-cluster", AdvertisePeerURLs: mustURLs("http://localhost:2380"),
-	}).initialMembers()
+	}).initialMembers(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,8 +49,8 @@ func TestInitialClusterErrors(t *testing.T) {
 		{"m=ftp://h:1", "http://h:1", "URL scheme must be"},
 		{"m=http://h:1/path", "http://h:1", "must not contain a path"},
 	} {
-		cfg := Config{Name: "m", InitialCluster: c.cluster, AdvertisePeerURLs: mustURLs(c.advertise)}
-		if _, _, err := cfg.initialMembers(); err == nil || !strings.Contains(err.Error(), c.want) {
+		cfg := Config{Name: "m", InitialCluster: c.cluster, AdvertisePeerURLs: mustURLs(c.advertise), Discovery: Discovery{Resolver: srvtest.Start(t)}}
+		if _, _, err := cfg.initialMembers(t.Context()); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("--initial-cluster %q: error %v, want one with %q", c.cluster, err, c.want)
 		}
 	}

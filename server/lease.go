@@ -59,20 +59,27 @@ func (s *Server) pauseForLeader(ctx context.Context) error {
 }
 
 // renewHere renews at this member if it leads. While the lease is being
-// revoked the renewal waits for the end of it.
+// revoked the renewal waits for the end of it. A lease that another member has
+// granted may not have been applied here yet.
 func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
 	if !s.fastKeepAlive {
 		if err := s.catchUp(); err != nil {
 			return 0, err
 		}
 	}
-	for {
+	for caughtUp := false; ; {
 		r := s.leases.renew(id, time.Now())
 		switch {
 		case !r.leading:
 			return 0, api.ErrNotPrimaryLessor
-		case !r.found:
+		case !r.found && caughtUp:
 			return 0, state.ErrLeaseNotFound
+		case !r.found:
+			if err := s.ReadBarrier(ctx); err != nil {
+				return 0, err
+			}
+			caughtUp = true
+			continue
 		case r.gone == nil:
 			if r.checkpointed {
 				if err := s.forgetCheckpoint(ctx, id, r.proposing); err != nil {

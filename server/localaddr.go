@@ -16,14 +16,15 @@ const peerKeepAlive = 15 * time.Second
 // with FeatureSetMemberLocalAddr from the address that it advertises, so that
 // the others see the address that their certificates and firewalls expect.
 func (s *Server) dialPeers() peerDial {
+	system := s.cfg.Discovery.dialer()
 	if !s.cfg.enabled(FeatureSetMemberLocalAddr) {
-		return nil
+		return system
 	}
 	from := localAddr(s.cfg.AdvertisePeerURLs)
 	if from == nil {
 		s.log.Warn("feature gate SetMemberLocalAddr=true has no effect: no advertised peer URL has an IP address that is not loopback",
 			"initial-advertise-peer-urls", urlStrings(s.cfg.AdvertisePeerURLs))
-		return nil
+		return system
 	}
 	s.log.Info("calling other members from", "local-address", from.String())
 	return dialFrom(from)

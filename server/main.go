@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/kvorum/kvorum/internal/version"
 	"github.com/kvorum/kvorum/server/logs"
@@ -21,6 +22,8 @@ const (
 	exitFailed  = 1
 	exitUsage   = 2
 	logMainLine = "Running: "
+	exitSignal  = 128         // as shells write the end by a signal
+	signalMax   = time.Second // until a process dies of a signal to itself
 )
 
 // Main is the server as a process: it reads flags and variables, runs until
@@ -98,7 +101,8 @@ func signalContext(log *slog.Logger) (ctx context.Context, die func()) {
 			}
 			signal.Reset(sig)
 			_ = syscall.Kill(os.Getpid(), sig)
-			select {} // the signal comes any moment
+			time.Sleep(signalMax)
+			os.Exit(exitSignal + int(sig)) // whoever started us had the signal ignored, as shells do with & and SIGINT
 		default:
 		}
 	}

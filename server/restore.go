@@ -41,7 +41,7 @@ func Restore(ctx context.Context, o RestoreOptions) error {
 	if err != nil {
 		return err
 	}
-	all, self, err := cfg.initialMembers()
+	all, self, err := cfg.initialMembers(ctx)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/kvorum/kvorum/internal/notify"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/proto/membershippb"
 	"github.com/kvorum/kvorum/server/api"
@@ -184,7 +185,7 @@ func (s *Server) serveClients(ctx context.Context) error {
 		s.serveOnlyHTTP(ctx, group, l, "client", web)
 		s.logReady(l, "http")
 	}
-	notifyReady()
+	notify.Ready()
 	return group.Wait()
 }
 

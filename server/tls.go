@@ -172,7 +172,7 @@ func (s *Server) openTLS() (err error) {
 	// A member that listens in the clear may still have to call one that does not.
 	if slices.ContainsFunc(c.ListenPeerURLs, isSecure) || c.PeerTLS.CertFile != "" || c.PeerTLS.TrustedCAFile != "" {
 		hosts := urlHosts(c.ListenPeerURLs, c.AdvertisePeerURLs)
-		s.peerTLS, err = s.openSide("peer", c.PeerTLS, hosts, secure.Options{Protocols: []string{protoHTTP1}, CheckRemote: !c.PeerTLS.SkipClientSAN})
+		s.peerTLS, err = s.openSide("peer", c.PeerTLS, hosts, secure.Options{Protocols: []string{protoHTTP1}, CheckRemote: !c.PeerTLS.SkipClientSAN, ServerName: c.peerServerName()})
 		if err != nil {
 			return fmt.Errorf("peer TLS: %w", err)
 		}

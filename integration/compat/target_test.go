@@ -28,6 +28,7 @@ type suite struct {
 	dir      string
 	built    map[string]string // package -> binary
 	clusters map[int]*process.Cluster
+	fronts   map[*process.Cluster]*process.Cluster // proxies by what is behind them
 }
 
 var shared = &suite{built: map[string]string{}, clusters: map[int]*process.Cluster{}}
@@ -45,6 +46,9 @@ func (s *suite) run(m *testing.M) int {
 	}
 	s.dir = dir
 	defer func() {
+		for _, front := range s.fronts {
+			front.Stop()
+		}
 		for _, c := range s.clusters {
 			c.Stop()
 		}
@@ -112,7 +116,7 @@ func startCluster(t *testing.T, o process.Options) *process.Cluster {
 	return c
 }
 
-// eachSize runs a test against a shared cluster of one and of three members. Tests keep to keys of their own.
+// eachSize runs a test against a shared cluster of one and of three members, and against the latter through proxies. Tests keep to keys of their own.
 func eachSize(t *testing.T, test func(t *testing.T, e *env)) {
 	t.Helper()
 	for _, size := range []int{1, 3} {
@@ -120,6 +124,15 @@ func eachSize(t *testing.T, test func(t *testing.T, e *env)) {
 			c := shared.cluster(t, size)
 			t.Cleanup(func() { logOnFailure(t, c) })
 			test(t, newEnv(t, c))
+		})
+	}
+	if *targetFlag == "kvorum" {
+		t.Run("grpc-proxy", func(t *testing.T) {
+			c := shared.proxied(t, shared.cluster(t, 3))
+			t.Cleanup(func() { logOnFailure(t, c) })
+			e := newEnv(t, c)
+			e.proxied = true
+			test(t, e)
 		})
 	}
 }
@@ -156,6 +169,7 @@ type env struct {
 	ctx     context.Context
 	cluster *process.Cluster
 	prefix  string
+	proxied bool // through grpc-proxies
 }
 
 func newEnv(t *testing.T, c *process.Cluster) *env {

@@ -103,7 +103,7 @@ var floors = [][]string{
 	{"mvcc", "raft/wal", "raft/peer", "pki"},
 	{"server/state", "server/secure", "raft", "client"},
 	{"server/api", "server/gateway", "server/v2http", "server/console", "server/metrics", "server/logs", "server/audit", "server/trace"},
-	{"ctl", "server"},
+	{"ctl", "server", "proxy"},
 	{"cmd", "integration"},
 }
 

@@ -23,6 +23,7 @@ type Options struct {
 	AllowedHostnames []string // names or addresses of callers; empty is any
 	CheckRemote      bool     // a caller's certificate must name the address that it calls from
 	TrustAnyServer   bool     // dialing: do not verify, as --peer-auto-tls has it
+	ServerName       string   // dialing: the name that every server must have; "" is the one dialed
 
 	MinVersion, MaxVersion uint16   // of crypto/tls; 0 is its default
 	CipherSuites           []uint16 // for TLS 1.2
@@ -128,6 +129,7 @@ func (f *Files) Client() *tls.Config {
 	if f.dialing != nil {
 		c.Certificates = []tls.Certificate{*f.dialing.get()}
 	}
+	c.ServerName = f.o.ServerName
 	c.InsecureSkipVerify = f.o.TrustAnyServer //nolint:gosec // auto TLS has no authority to verify against
 	if f.trusted != nil {
 		c.RootCAs = f.trusted.get()

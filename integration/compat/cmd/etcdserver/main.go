@@ -94,7 +94,9 @@ func applyURLs(cfg *embed.Config, flags *flag.FlagSet) error {
 			}
 		}
 	})
-	if !flagGiven(flags, "initial-cluster") {
+	if text := flags.Lookup("discovery-endpoints").Value.String(); text != "" {
+		cfg.DiscoveryCfg.Endpoints, cfg.InitialCluster = strings.Split(text, ","), ""
+	} else if !flagGiven(flags, "initial-cluster") {
 		cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	}
 	return failed

@@ -1,12 +1,14 @@
-package server
+// Package notify tells systemd that a service is ready (sd_notify(3)). It promises
+// to do nothing when systemd has not asked, and never to fail.
+package notify
 
 import (
 	"net"
 	"os"
 )
 
-// notifyReady tells systemd, if it asked, that the member serves.
-func notifyReady() {
+// Ready tells systemd, if it asked, that this process serves.
+func Ready() {
 	path := os.Getenv("NOTIFY_SOCKET")
 	if path == "" {
 		return
