@@ -36,7 +36,7 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 		mux.Handle("/v3/", gateway)
 		mux.Handle("/v3beta/", gateway)
 	}
-	return s.access(mux)
+	return s.access(s.v2Handler(mux))
 }
 
 // probes registers what a metrics listener serves too.

@@ -61,6 +61,7 @@ type Server struct {
 	probeListeners  []listener
 	httpListeners   []listener // none: HTTP is served on clientListeners
 	grpc            *grpc.Server
+	services        *api.Services
 
 	snapshots     chan takenSnapshot
 	snapshotIndex uint64 // owner: applier

@@ -74,7 +74,7 @@ func (as alarms) list(kind pb.AlarmType) []*pb.AlarmMember {
 func (as alarms) refuse(field fieldNumber, r *pb.InternalRaftRequest) error {
 	if as.active(pb.AlarmType_CORRUPT) {
 		switch field {
-		case fieldPut, fieldRange, fieldDeleteRange, fieldTxn, fieldCompaction, fieldLeaseGrant, fieldLeaseRevoke:
+		case fieldPut, fieldRange, fieldDeleteRange, fieldTxn, fieldCompaction, fieldLeaseGrant, fieldLeaseRevoke, fieldV2:
 			return ErrCorrupt
 		}
 	}

@@ -196,6 +196,8 @@ func (m *Machine) execute(w *mvcc.Writer, at mvcc.Applied, field fieldNumber, r 
 		m.revokeLease(w, r.LeaseRevoke, res)
 	case fieldLeaseCheckpoint:
 		m.checkpointLeases(w, r.LeaseCheckpoint, res)
+	case fieldV2:
+		m.changeV2(w, r.V2, res)
 	case fieldAlarm:
 		m.changeAlarm(w, r.Alarm, res)
 	case fieldClusterVersionSet:

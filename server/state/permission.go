@@ -111,6 +111,8 @@ func (m *Machine) permit(c Caller, field fieldNumber, r *pb.InternalRaftRequest)
 		return m.mayDelete(c, r.DeleteRange)
 	case fieldTxn:
 		return m.mayTxn(c, r.Txn)
+	case fieldV2:
+		return m.permitV2(c, r.V2)
 	case fieldLeaseRevoke:
 		return m.mayAccessLease(c, toWrite, mvcc.LeaseID(r.LeaseRevoke.ID))
 	case fieldAuthUserGet:

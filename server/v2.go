@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server/api"
+	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/v2http"
+)
+
+// v2Member is this member as the v2 API needs it.
+type v2Member struct{ *Server }
+
+// v2Handler serves /v2/ and passes on what is not its own; next alone if the v2
+// API is off.
+func (s *Server) v2Handler(next http.Handler) http.Handler {
+	if !s.cfg.EnableV2 {
+		return next
+	}
+	v2 := v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if v2http.Serves(r) {
+			v2.ServeHTTP(w, r)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// ProposeAs implements v2http.Member.
+func (m v2Member) ProposeAs(ctx context.Context, c state.Caller, r *pb.InternalRaftRequest) (state.Result, error) {
+	return m.Propose(api.WithCaller(ctx, c), r)
+}
+
+// LogPosition implements v2http.Member.
+func (m v2Member) LogPosition() (index, term uint64) {
+	return uint64(m.node.Commit()), uint64(m.node.Term())
+}
+
+// ClusterID implements v2http.Member.
+func (m v2Member) ClusterID() uint64 { return m.cluster }
+
+// CheckV2 implements v2http.Member.
+func (m v2Member) CheckV2(ctx context.Context) error { return nil }
