@@ -37,11 +37,10 @@ func (f form) get(name string) string {
 
 // flag reads a bool into to; quoted says how a bad one is named.
 func (f form) flag(name string, to *bool, quoted bool) *problem {
-	text := f.get(name)
-	if text == "" && !(name == "dir" && f.has(name)) || !f.has(name) {
+	if !f.has(name) {
 		return nil
 	}
-	v, err := strconv.ParseBool(text)
+	v, err := strconv.ParseBool(f.get(name))
 	if err != nil {
 		if quoted {
 			name = strconv.Quote(name)
@@ -53,11 +52,10 @@ func (f form) flag(name string, to *bool, quoted bool) *problem {
 }
 
 func (f form) index(name string, to *uint64) *problem {
-	text := f.get(name)
-	if text == "" {
+	if !f.has(name) {
 		return nil
 	}
-	v, err := strconv.ParseUint(text, 10, 64)
+	v, err := strconv.ParseUint(f.get(name), 10, 64)
 	if err != nil {
 		return &problem{code: codeIndex, cause: "invalid value for " + strconv.Quote(name)}
 	}
@@ -157,7 +155,7 @@ func (q *request) readRefresh(f form) *problem {
 		return &problem{code: codeField, cause: "invalid value for refresh"}
 	case !v:
 		return nil
-	case f.has("value"):
+	case f.get("value") != "":
 		return &problem{code: codeRefreshValue, cause: "A value was provided on a refresh"}
 	case !q.hasTTL:
 		return &problem{code: codeRefreshTTL, cause: "No TTL value set"}
