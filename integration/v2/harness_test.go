@@ -307,3 +307,22 @@ func (p *pair) same(a ask) {
 		}
 	}
 }
+
+func parseInt(t *testing.T, text string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// signed is a difference as paths have it; none for 0.
+func signed(d int64) string {
+	if d == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%+d", d)
+}
+
+func braced(n int64) string { return fmt.Sprintf("{%d}", n) }

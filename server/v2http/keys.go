@@ -33,7 +33,7 @@ func (h *Handler) serveKeys(w http.ResponseWriter, r *http.Request) {
 	}
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
-	case read && q.wait:
+	case read && q.wait && !q.quorum: // a quorum read never waits for a change
 		h.watch(w, r, q, caller)
 	case read:
 		h.get(w, r, q, caller)
