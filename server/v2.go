@@ -19,7 +19,7 @@ func (s *Server) v2Handler(next http.Handler) http.Handler {
 	if !s.cfg.EnableV2 {
 		return next
 	}
-	v2 := v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login})
+	v2 := v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if v2http.Serves(r) {
 			v2.ServeHTTP(w, r)

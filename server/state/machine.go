@@ -250,5 +250,7 @@ func (m *Machine) executeAuth(w *mvcc.Writer, at mvcc.Applied, field fieldNumber
 		m.grantPermission(w, r.AuthRoleGrantPermission, res)
 	case fieldAuthRoleRevokePermission:
 		m.revokePermission(w, r.AuthRoleRevokePermission, res)
+	case fieldV2Auth:
+		m.changeV2Auth(w, r.V2Auth, res)
 	}
 }

@@ -123,7 +123,7 @@ func (m *Machine) permit(c Caller, field fieldNumber, r *pb.InternalRaftRequest)
 		fieldAuthUserAdd, fieldAuthUserDelete, fieldAuthUserChangePassword,
 		fieldAuthUserGrantRole, fieldAuthUserRevokeRole, fieldAuthUserList,
 		fieldAuthRoleAdd, fieldAuthRoleGrantPermission, fieldAuthRoleRevokePermission,
-		fieldAuthRoleDelete, fieldAuthRoleList:
+		fieldAuthRoleDelete, fieldAuthRoleList, fieldV2Auth:
 		return m.mustBeRoot(c)
 	}
 	return nil

@@ -16,7 +16,7 @@ func (m *Machine) CheckV2Read(c Caller, path string, recursive bool) error {
 }
 
 // mayV2 is the permission check for v2 nodes: the ranges of the caller's roles,
-// those of the role guest for who has given no name.
+// those of the role guest for a caller without a name.
 func (m *Machine) mayV2(c Caller, a access, path string, recursive bool) error {
 	u, err := m.v2UserOf(c)
 	if err != nil {
@@ -40,9 +40,7 @@ func (m *Machine) mayV2(c Caller, a access, path string, recursive bool) error {
 	return nil
 }
 
-// guestRole is the role of those who give no name.
-const guestRole = "guest"
-
+// v2UserOf is the caller's user; who has given no name is known by one role.
 func (m *Machine) v2UserOf(c Caller) (*user, error) {
 	if c.User != "" {
 		return m.userOf(c)

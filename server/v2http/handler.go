@@ -39,12 +39,16 @@ type Member interface {
 // Login gives the caller that a name and a password stand for.
 type Login func(ctx context.Context, name, password string) (state.Caller, error)
 
+// Hash gives what a command carries for a password.
+type Hash func(ctx context.Context, password string) (string, error)
+
 // Handler serves /v2/.
 type Handler struct {
 	member  Member
 	store   *mvcc.Store
 	machine *state.Machine
 	login   Login
+	hash    Hash
 	cluster string // its ID as answers have it
 	count   counts
 }
@@ -55,12 +59,13 @@ type Options struct {
 	Store   *mvcc.Store
 	Machine *state.Machine
 	Login   Login
+	Hash    Hash
 }
 
 // New makes the handler.
 func New(o Options) *Handler {
 	return &Handler{
-		member: o.Member, store: o.Store, machine: o.Machine, login: o.Login,
+		member: o.Member, store: o.Store, machine: o.Machine, login: o.Login, hash: o.Hash,
 		cluster: strconv.FormatUint(o.Member.ClusterID(), 16),
 	}
 }
@@ -82,6 +87,8 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case p == keysPath || strings.HasPrefix(p, keysPath+"/"):
 		h.serveKeys(w, r)
+	case strings.HasPrefix(p, authPath+"/"):
+		h.serveAuth(w, r)
 	default:
 		http.NotFound(w, r)
 	}
