@@ -62,6 +62,9 @@ type Server struct {
 	httpListeners   []listener // none: HTTP is served on clientListeners
 	grpc            *grpc.Server
 	services        *api.Services
+	links           *linkStats
+	gate            v2Gate
+	started         time.Time
 
 	snapshots     chan takenSnapshot
 	snapshotIndex uint64 // owner: applier
@@ -96,6 +99,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		tokens: tokens,
 		cfg:    cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
+		gate:  v2Gate{known: map[state.MemberID]bool{}},
+		links: &linkStats{trips: map[uint64]*tripStats{}}, started: time.Now(),
 		snapshots: make(chan takenSnapshot, 1), stopping: make(chan struct{}),
 	}
 	if err := s.openTLS(); err != nil {
@@ -135,9 +140,10 @@ func (s *Server) open(ctx context.Context) error {
 
 // link makes the transport and the raft node, which need each other.
 func (s *Server) link() (err error) {
+	s.links.Observer = s.metrics.Peers
 	s.transport, err = peer.New(peer.Config{
 		Self: uint64(s.self), Cluster: s.cluster, LocalURLsNow: s.localPeerURLs,
-		Version: version.API, Receiver: receiver{s}, Observer: s.metrics.Peers, Logger: s.log, SnapDir: s.snapDir,
+		Version: version.API, Receiver: receiver{s}, Observer: s.links, Logger: s.log, SnapDir: s.snapDir,
 		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(),
 	})
 	if err != nil {
@@ -148,7 +154,7 @@ func (s *Server) link() (err error) {
 		ID: raft.MemberID(s.self), ElectionTicks: s.cfg.electionTicks(), HeartbeatTicks: 1,
 		TickEvery: time.Duration(s.cfg.HeartbeatMillis) * time.Millisecond, InitialTicks: s.initialTicks(), PreVote: s.cfg.PreVote,
 		Log: raft.NewDiskLog(s.disk.log, s.snapDir, s.cfg.UnsafeNoFsync), Start: s.disk.start,
-		Transport: s.transport, Snapshots: s, Logger: s.log, Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
+		Transport: countedTransport{s.transport, s.links}, Snapshots: s, Logger: s.log, Rand: rand.Reader, CatchUpEntries: int(s.cfg.CatchUpEntries),
 	})
 	if err != nil {
 		return err
@@ -348,7 +354,12 @@ func (s *Server) OnLeaderLost(fn func()) (stop func()) {
 // to the node.
 type receiver struct{ s *Server }
 
-func (r receiver) Receive(ctx context.Context, m *raft.Message) error { return r.s.node.Step(ctx, m) }
+func (r receiver) Receive(ctx context.Context, m *raft.Message) error {
+	if raft.Appends(m) > 0 {
+		r.s.links.receivedAppends.Add(1)
+	}
+	return r.s.node.Step(ctx, m)
+}
 
 func (r receiver) ReceiveSnapshot(ctx context.Context, m *raft.Message, _ string) error {
 	return r.s.node.Step(ctx, m)

@@ -36,11 +36,9 @@ func (m v2Member) ProposeAs(ctx context.Context, c state.Caller, r *pb.InternalR
 
 // LogPosition implements v2http.Member.
 func (m v2Member) LogPosition() (index, term uint64) {
-	return uint64(m.node.Commit()), uint64(m.node.Term())
+	status := m.node.Status()
+	return uint64(status.Commit), uint64(status.Term)
 }
 
 // ClusterID implements v2http.Member.
 func (m v2Member) ClusterID() uint64 { return m.cluster }
-
-// CheckV2 implements v2http.Member.
-func (m v2Member) CheckV2(ctx context.Context) error { return nil }

@@ -62,7 +62,7 @@ func start(t *testing.T, o process.Options) *process.Cluster {
 		c.Stop()
 		if t.Failed() {
 			for _, m := range c.Members {
-				t.Logf("last log lines of %s:\n%s", m.Name, m.LogTail(15))
+				t.Logf("last log lines of %s:\n%s", m.Name, m.LogTail(3))
 			}
 		}
 	})

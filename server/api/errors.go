@@ -52,6 +52,7 @@ var (
 	ErrElectionSession      = errors.New("election: session is expired")                                               // campaign with a lease that lives
 	ErrMutexSession         = errors.New("mutex: session is expired")                                                  // lock with a lease that lives
 	ErrLeaderField          = errors.New("\"leader\" field must be provided")                                          // say which leadership
+	ErrV2Keys               = errors.New("etcdserver: keys that begin with \\x00v2 belong to the v2 API")              // use /v2/keys, or --unsafe-v2-prefix-writes
 	ErrDowngradeUnsupported = errors.New("Downgrade is not supported by this version")                                 // stay at this version
 )
 
@@ -141,6 +142,7 @@ func table() []row {
 		{ErrClientVersion, codes.InvalidArgument, ""},
 		{ErrStreamSort, codes.Unimplemented, ""},
 		{ErrStreamFilters, codes.Unimplemented, ""},
+		{ErrV2Keys, codes.InvalidArgument, ""},
 		{ErrDowngradeUnsupported, codes.Unimplemented, ""},
 		{context.Canceled, codes.Canceled, ""},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, ""},

@@ -44,6 +44,9 @@ func (k KV) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) 
 	if err := checkPut(r); err != nil {
 		return nil, k.errors.Status(err)
 	}
+	if err := k.checkV2Put(r); err != nil {
+		return nil, k.errors.Status(err)
+	}
 	if err := k.member.CheckQuota(putCost(r)); err != nil {
 		return nil, k.errors.Status(err)
 	}
@@ -58,6 +61,9 @@ func (k KV) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) 
 // DeleteRange deletes keys.
 func (k KV) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
 	if err := checkDelete(r); err != nil {
+		return nil, k.errors.Status(err)
+	}
+	if err := k.checkV2Delete(r); err != nil {
 		return nil, k.errors.Status(err)
 	}
 	response, err := propose[*pb.DeleteRangeResponse](ctx, k.Services, &pb.InternalRaftRequest{DeleteRange: r})
@@ -87,6 +93,9 @@ func OnlyReads(r *pb.TxnRequest) bool { return onlyReads(r) }
 
 func (k KV) runTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, error) {
 	if !onlyReads(r) {
+		if err := k.checkV2Txn(r); err != nil {
+			return nil, k.errors.Status(err)
+		}
 		if cost := txnCost(r); cost > 0 {
 			if err := k.member.CheckQuota(cost); err != nil {
 				return nil, k.errors.Status(err)

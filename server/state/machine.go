@@ -44,6 +44,9 @@ type Machine struct {
 	// authOn is auth.enabled for those who only need to know that it is off, as
 	// every request does: they must not meet on a lock.
 	authOn atomic.Bool
+
+	// v2Expired counts for statistics; it is no part of the replicated state.
+	v2Expired atomic.Uint64
 }
 
 // Result is what applying one entry came to. Equal commands on equal states

@@ -86,6 +86,9 @@ func (m *Machine) expireV2(w *mvcc.Writer, id mvcc.LeaseID, res *Result) (others
 			others = append(others, key)
 			continue
 		}
+		if out.Node != nil {
+			m.v2Expired.Add(1)
+		}
 		below := slices.DeleteFunc(out.Dropped, func(dropped mvcc.LeaseID) bool { return dropped == id })
 		m.dropV2Leases(w, below, res)
 	}
@@ -99,3 +102,7 @@ func V2Cost(r *pb.V2Request) int64 {
 	}
 	return putOverhead + int64(len(r.Path)) + int64(len(r.Value))
 }
+
+// V2Expired counts the v2 nodes that this member has seen expire since it
+// started.
+func (m *Machine) V2Expired() uint64 { return m.v2Expired.Load() }

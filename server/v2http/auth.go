@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/kvorum/kvorum/internal/must"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/state"
 )
@@ -29,10 +30,17 @@ func (e *messageError) Error() string { return e.text }
 func writeMessage(w http.ResponseWriter, status int, text string) {
 	w.Header()["Content-Type"] = jsonType
 	w.WriteHeader(status)
-	body, _ := json.Marshal(struct { // of a string never fails
+	body := marshal(struct {
 		Message string `json:"message"`
 	}{text})
 	_, _ = w.Write(body) // the reader has gone: nothing to tell it
+}
+
+// marshal encodes one of the package's own types, which cannot fail.
+func marshal(v any) []byte {
+	body, err := json.Marshal(v)
+	must.NoError(err, "encode an answer")
+	return body
 }
 
 // writeFailure answers with an error of any kind.
@@ -45,6 +53,7 @@ func writeFailure(w http.ResponseWriter, err error) {
 	case errors.As(err, &refused):
 		writeMessage(w, authStatus(refused.Kind), refused.Error())
 	case isDenied(err):
+		w.Header().Del(clusterHeader) // strangers are not told the cluster
 		writeMessage(w, http.StatusUnauthorized, "Insufficient credentials")
 	default:
 		writeMessage(w, http.StatusInternalServerError, err.Error())
@@ -67,7 +76,7 @@ func authStatus(kind state.V2AuthKind) int {
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	w.Header()["Content-Type"] = jsonType
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v) // the reader has gone: nothing to tell it
+	_, _ = w.Write(append(marshal(v), '\n')) // the reader has gone: nothing to tell it
 }
 
 // Permissions, roles and users as JSON has them.

@@ -20,7 +20,6 @@ func (t *tally) add(err error) {
 // counts are the requests of this member's clients since it started.
 type counts struct {
 	gets, sets, deletes, updates, creates, swaps, compareDeletes tally
-	expired                                                      atomic.Uint64
 	watchers                                                     atomic.Int64
 }
 

@@ -32,6 +32,15 @@ type Member interface {
 	// CheckV2 fails while some member of the cluster may not understand v2
 	// commands.
 	CheckV2(ctx context.Context) error
+	// Leader is the member that leads as far as is known here, or 0.
+	Leader() uint64
+	// SelfStats and FollowerStats are for /v2/stats.
+	SelfStats() SelfStats
+	FollowerStats() map[uint64]FollowerStats
+
+	AddMember(ctx context.Context, peerURLs []string, learner bool) (state.Member, error)
+	RemoveMember(ctx context.Context, id uint64) error
+	UpdateMember(ctx context.Context, id uint64, peerURLs []string) error
 	// Stopping is closed when the member begins to stop.
 	Stopping() <-chan struct{}
 }
@@ -70,7 +79,10 @@ func New(o Options) *Handler {
 	}
 }
 
-const keysPath = "/v2/keys"
+const (
+	keysPath      = "/v2/keys"
+	clusterHeader = "X-Etcd-Cluster-Id"
+)
 
 // Serves reports whether a request is for this package.
 func Serves(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/v2/") }
@@ -89,6 +101,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.serveKeys(w, r)
 	case strings.HasPrefix(p, authPath+"/"):
 		h.serveAuth(w, r)
+	case p == membersPath || strings.HasPrefix(p, membersPath+"/"):
+		h.serveMembers(w, r)
+	case p == machinesPath:
+		h.serveMachines(w, r)
+	case strings.HasPrefix(p, statsPath+"/"):
+		h.serveStats(w, r)
 	default:
 		http.NotFound(w, r)
 	}
@@ -110,7 +128,7 @@ func cleanPath(p string) string {
 // answerHeader sets what every answer of the API carries.
 func (h *Handler) answerHeader(w http.ResponseWriter) http.Header {
 	header := w.Header()
-	header["X-Etcd-Cluster-Id"] = []string{h.cluster}
+	header[clusterHeader] = []string{h.cluster}
 	return header
 }
 

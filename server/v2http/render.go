@@ -1,7 +1,6 @@
 package v2http
 
 import (
-	"encoding/json"
 	"strconv"
 	"time"
 
@@ -17,8 +16,7 @@ var jsonType = []string{"application/json"}
 func appendText[T ~string | ~[]byte](b []byte, s T) []byte {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' || c == '<' || c == '>' || c == '&' {
-			text, _ := json.Marshal(string(s)) // of a string never fails
-			return append(b, text...)
+			return append(b, marshal(string(s))...)
 		}
 	}
 	b = append(b, '"')
