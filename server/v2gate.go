@@ -47,7 +47,7 @@ type gateWord struct {
 // CheckV2 implements v2http.Member. A member that has said to be Kvorum is so
 // until it says otherwise: one that is down holds nothing up. One that has never
 // been heard does, unless the store has v2 keys, since all were Kvorum when they
-// came.
+// came. The last word of one that is down counts, also when it was no.
 func (m v2Member) CheckV2(ctx context.Context) error {
 	g, conf := &m.gate, m.confIndex.Load()
 	word := g.word.Load()
