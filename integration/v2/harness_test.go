@@ -23,7 +23,7 @@ import (
 const waitMax = 60 * time.Second
 
 // kvorumBinary builds the server once for each test that needs one.
-func kvorumBinary(t *testing.T) string {
+func kvorumBinary(t testing.TB) string {
 	t.Helper()
 	if path := os.Getenv("KVORUM_BIN"); path != "" {
 		return path
@@ -38,7 +38,7 @@ func kvorumBinary(t *testing.T) string {
 }
 
 // debianEtcd is etcd 3.4, or the test is skipped.
-func debianEtcd(t *testing.T) string {
+func debianEtcd(t testing.TB) string {
 	t.Helper()
 	path, err := exec.LookPath("etcd")
 	if err != nil {
@@ -51,7 +51,7 @@ func debianEtcd(t *testing.T) string {
 	return path
 }
 
-func start(t *testing.T, o process.Options) *process.Cluster {
+func start(t testing.TB, o process.Options) *process.Cluster {
 	t.Helper()
 	o.Dir = t.TempDir()
 	c, err := process.Start(o)

@@ -68,7 +68,9 @@ func (s *commandSource) header(now *Machine) *pb.RequestHeader {
 
 func pick[T any](s *commandSource, of ...T) T { return of[s.random.Intn(len(of))] }
 
-func (s *commandSource) key() []byte    { return []byte(pick(s, "a", "b", "c", "d", "e", "aa", "b\x00", "\x00v2/a")) }
+func (s *commandSource) key() []byte {
+	return []byte(pick(s, "a", "b", "c", "d", "e", "aa", "b\x00", "\x00v2/a"))
+}
 func (s *commandSource) end() []byte    { return []byte(pick(s, "", "", "", "c", "e", "\x00")) }
 func (s *commandSource) user() string   { return pick(s, "", "root", "alice", "bob", "nobody") }
 func (s *commandSource) role() string   { return pick(s, "", "root", "dev", "ops", "none") }

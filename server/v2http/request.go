@@ -23,76 +23,72 @@ type request struct {
 	ttlSeconds              uint64
 }
 
-// form reads fields, the first of repeated ones.
-type form url.Values
-
-func (f form) has(name string) bool { return len(f[name]) > 0 }
-
-func (f form) get(name string) string {
-	if values := f[name]; len(values) > 0 {
-		return values[0]
-	}
-	return ""
+// form reads fields, the first of repeated ones, and keeps the first problem.
+type form struct {
+	url.Values
+	wrong *problem
 }
 
-// flag reads a bool into to; quoted says how a bad one is named.
-func (f form) flag(name string, to *bool, quoted bool) *problem {
-	if !f.has(name) {
-		return nil
+func (f *form) fail(code int, cause string) {
+	if f.wrong == nil {
+		f.wrong = &problem{code: code, cause: cause}
 	}
-	v, err := strconv.ParseBool(f.get(name))
+}
+
+// flag reads a bool into to.
+func (f *form) flag(name string, to *bool) {
+	if !f.Has(name) {
+		return
+	}
+	v, err := strconv.ParseBool(f.Get(name))
 	if err != nil {
-		if quoted {
-			name = strconv.Quote(name)
-		}
-		return &problem{code: codeField, cause: "invalid value for " + name}
+		f.fail(codeField, "invalid value for "+strconv.Quote(name))
 	}
 	*to = v
-	return nil
 }
 
-func (f form) index(name string, to *uint64) *problem {
-	if !f.has(name) {
-		return nil
+func (f *form) index(name string, to *uint64) {
+	if !f.Has(name) {
+		return
 	}
-	v, err := strconv.ParseUint(f.get(name), 10, 64)
+	v, err := strconv.ParseUint(f.Get(name), 10, 64)
 	if err != nil {
-		return &problem{code: codeIndex, cause: "invalid value for " + strconv.Quote(name)}
+		f.fail(codeIndex, "invalid value for "+strconv.Quote(name))
 	}
 	*to = v
-	return nil
 }
 
-// parse reads a request. A form that goes with a write is in the body, in the
-// query or in both; the body counts first.
+// parse reads a request. A form that goes with a PUT or POST is in the body, in
+// the query or in both; the body counts first. Of several problems clients of
+// etcd are told the one that comes first here.
 func parse(r *http.Request) (*request, *problem) {
+	q := &request{path: pathOf(r)}
+	if r.URL.RawQuery == "" && r.Method != http.MethodPut && r.Method != http.MethodPost {
+		return q, nil
+	}
 	if err := r.ParseForm(); err != nil {
 		return nil, &problem{code: codeForm, cause: err.Error()}
 	}
-	f := form(r.Form)
-	q := &request{path: pathOf(r)}
-	for _, read := range []func() *problem{
-		func() *problem { return f.index("prevIndex", &q.change.PrevIndex) },
-		func() *problem { return f.index("waitIndex", &q.waitIndex) },
-		func() *problem { return f.flag("recursive", &q.recursive, true) },
-		func() *problem { return f.flag("sorted", new(bool), true) }, // lists are in order anyway
-		func() *problem { return f.flag("wait", &q.wait, true) },
-		func() *problem { return f.flag("dir", &q.dir, true) },
-		func() *problem { return f.flag("quorum", &q.quorum, true) },
-		func() *problem { return f.flag("stream", &q.stream, true) },
-		func() *problem { return q.checkWait(r.Method) },
-		func() *problem { return q.readPrevValue(f) },
-		func() *problem { return f.flag("noValueOnSuccess", &q.noValue, true) },
-		func() *problem { return q.readTTL(f) },
-		func() *problem { return q.readPrevExist(f) },
-		func() *problem { return q.readRefresh(f) },
-	} {
-		if p := read(); p != nil {
-			return nil, p
-		}
+	f := &form{Values: r.Form}
+	f.index("prevIndex", &q.change.PrevIndex)
+	f.index("waitIndex", &q.waitIndex)
+	f.flag("recursive", &q.recursive)
+	var sorted bool // lists are in order anyway
+	f.flag("sorted", &sorted)
+	f.flag("wait", &q.wait)
+	f.flag("dir", &q.dir)
+	f.flag("quorum", &q.quorum)
+	f.flag("stream", &q.stream)
+	if q.wait && r.Method != http.MethodGet {
+		f.fail(codeField, `"wait" can only be used with GET requests`)
 	}
-	q.change.Value = []byte(f.get("value"))
-	return q, nil
+	q.readPrevValue(f)
+	f.flag("noValueOnSuccess", &q.noValue)
+	q.readTTL(f)
+	q.readPrevExist(f)
+	q.readRefresh(f)
+	q.change.Value = []byte(f.Get("value"))
+	return q, f.wrong
 }
 
 // pathOf is the node's path: with a slash first and none at the end.
@@ -104,64 +100,52 @@ func pathOf(r *http.Request) string {
 	return path
 }
 
-func (q *request) checkWait(method string) *problem {
-	if q.wait && method != http.MethodGet {
-		return &problem{code: codeField, cause: `"wait" can only be used with GET requests`}
+func (q *request) readPrevValue(f *form) {
+	q.change.PrevValue = f.Get("prevValue")
+	if f.Has("prevValue") && q.change.PrevValue == "" {
+		f.fail(codePrevValue, `"prevValue" cannot be empty`)
 	}
-	return nil
 }
 
-func (q *request) readPrevValue(f form) *problem {
-	q.change.PrevValue = f.get("prevValue")
-	if f.has("prevValue") && q.change.PrevValue == "" {
-		return &problem{code: codePrevValue, cause: `"prevValue" cannot be empty`}
-	}
-	return nil
-}
-
-func (q *request) readTTL(f form) *problem {
-	text := f.get("ttl")
+func (q *request) readTTL(f *form) {
+	text := f.Get("ttl")
 	if text == "" {
-		return nil
+		return
 	}
 	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
-		return &problem{code: codeTTL, cause: `invalid value for "ttl"`}
+		f.fail(codeTTL, `invalid value for "ttl"`)
 	}
 	q.hasTTL, q.ttlSeconds = true, v
-	return nil
 }
 
-func (q *request) readPrevExist(f form) *problem {
-	if !f.has("prevExist") {
-		return nil
+func (q *request) readPrevExist(f *form) {
+	if !f.Has("prevExist") {
+		return
 	}
-	q.hasPrevExist = true
-	v, err := strconv.ParseBool(f.get("prevExist"))
+	v, err := strconv.ParseBool(f.Get("prevExist"))
 	if err != nil {
-		return &problem{code: codeField, cause: "invalid value for prevExist"}
+		f.fail(codeField, "invalid value for prevExist")
 	}
-	q.prevExist = v
-	return nil
+	q.hasPrevExist, q.prevExist = true, v
 }
 
-func (q *request) readRefresh(f form) *problem {
-	if !f.has("refresh") {
-		return nil
+func (q *request) readRefresh(f *form) {
+	if !f.Has("refresh") {
+		return
 	}
-	v, err := strconv.ParseBool(f.get("refresh"))
+	v, err := strconv.ParseBool(f.Get("refresh"))
 	switch {
 	case err != nil:
-		return &problem{code: codeField, cause: "invalid value for refresh"}
+		f.fail(codeField, "invalid value for refresh")
 	case !v:
-		return nil
-	case f.get("value") != "":
-		return &problem{code: codeRefreshValue, cause: "A value was provided on a refresh"}
+		return
+	case f.Get("value") != "":
+		f.fail(codeRefreshValue, "A value was provided on a refresh")
 	case !q.hasTTL:
-		return &problem{code: codeRefreshTTL, cause: "No TTL value set"}
+		f.fail(codeRefreshTTL, "No TTL value set")
 	}
 	q.change.Refresh = true
-	return nil
 }
 
 // command completes the change that a write asks for. now is when the time of
