@@ -212,6 +212,9 @@ func replaceGroups(re *regexp.Regexp, text string, replace func(string) string) 
 	last := 0
 	for _, at := range re.FindAllStringSubmatchIndex(text, -1) {
 		for g := 2; g < len(at); g += 2 {
+			if at[g] < 0 {
+				continue // this group has no part in the match
+			}
 			if _, err := strconv.ParseUint(text[at[g]:at[g+1]], 10, 64); err != nil {
 				continue
 			}

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/state/v2keys"
 )
@@ -72,7 +71,7 @@ func describeNode(n *v2keys.Node) string {
 // v2Tree is all nodes as a reader finds them, one per line.
 func (m *member) v2Tree() string {
 	m.t.Helper()
-	root, err := mvcc.Look(m.store, func(p mvcc.Picture) (*v2keys.Node, error) { return v2keys.Get(p, v2keys.Root, true) })
+	root, err := v2keys.Look(m.store, v2keys.Root, true)
 	if err != nil {
 		return err.Error() + "\n"
 	}

@@ -6,6 +6,11 @@ import (
 	"github.com/kvorum/kvorum/mvcc"
 )
 
+// Look reads a node from the newest published state.
+func Look(store *mvcc.Store, path string, recursive bool) (*Node, error) {
+	return mvcc.Look(store, func(p mvcc.Picture) (*Node, error) { return Get(p, path, recursive) })
+}
+
 // Get reads a node. A directory comes with its children; recursive, with all
 // that is below it. Hidden nodes are left out of both. The error is an *Error
 // or ErrDamaged.
