@@ -63,11 +63,15 @@ func (s *Server) gatewayHandler(conn grpc.ClientConnInterface) http.Handler {
 	g := gateway.New(conn, jsonGrowth*(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.certificateIsALogin(r) {
-			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
+			refuseCertificate(w)
 			return
 		}
 		g.ServeHTTP(w, r)
 	})
+}
+
+func refuseCertificate(w http.ResponseWriter) {
+	http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
 }
 
 // certificateIsALogin tells a client that over gRPC would be a user by its

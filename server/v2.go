@@ -21,16 +21,22 @@ func (s *Server) v2Handler(next http.Handler) http.Handler {
 	}
 	v2 := v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if v2http.Serves(r) {
+		switch _, _, named := r.BasicAuth(); {
+		case !v2http.Serves(r):
+			next.ServeHTTP(w, r)
+		case !named && s.certificateIsALogin(r):
+			refuseCertificate(w)
+		default:
 			v2.ServeHTTP(w, r)
-			return
 		}
-		next.ServeHTTP(w, r)
 	})
 }
 
 // ProposeAs implements v2http.Member.
 func (m v2Member) ProposeAs(ctx context.Context, c state.Caller, r *pb.InternalRaftRequest) (state.Result, error) {
+	if m.learner.Load() {
+		return state.Result{}, api.ErrLearnerRPC
+	}
 	return m.Propose(api.WithCaller(ctx, c), r)
 }
 

@@ -2,6 +2,7 @@ package v2http
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strconv"
 	"time"
@@ -26,19 +27,32 @@ func (h *Handler) serveKeys(w http.ResponseWriter, r *http.Request) {
 		wrong.write(w)
 		return
 	}
-	caller, err := h.caller(r)
-	if err != nil {
-		problemOf(err).write(w)
-		return
-	}
 	read := r.Method == http.MethodGet || r.Method == http.MethodHead
 	switch {
 	case read && q.wait && !q.quorum: // a quorum read never waits for a change
-		h.watch(w, r, q, caller)
+		h.watch(w, r, q)
 	case read:
-		h.get(w, r, q, caller)
+		h.get(w, r, q)
 	default:
-		h.change(w, r, q, caller)
+		h.change(w, r, q)
+	}
+}
+
+// callerTries is how often a caller is looked up anew because users have
+// changed meanwhile.
+const callerTries = 3
+
+// asCaller does something in the name of whoever makes a request. What was
+// refused because users have changed since has not been done: it is tried again.
+func (h *Handler) asCaller(r *http.Request, do func(state.Caller) error) error {
+	for try := 1; ; try++ {
+		c, err := h.caller(r)
+		if err == nil {
+			err = do(c)
+		}
+		if try == callerTries || !errors.Is(err, state.ErrAuthOldRevision) {
+			return err
+		}
 	}
 }
 
@@ -52,11 +66,19 @@ func (h *Handler) caller(r *http.Request) (state.Caller, error) {
 	if !given {
 		return state.Caller{AuthRevision: h.machine.AuthStatus().Revision}, nil
 	}
-	return h.login(r.Context(), name, password)
+	c, err := h.login(r.Context(), name, password)
+	if errors.Is(err, state.ErrAuthNotEnabled) {
+		return state.Caller{}, nil // turned off this moment
+	}
+	return c, err
 }
 
-func (h *Handler) get(w http.ResponseWriter, r *http.Request, q *request, c state.Caller) {
-	a, err := h.read(r.Context(), q, c)
+func (h *Handler) get(w http.ResponseWriter, r *http.Request, q *request) {
+	var a *v2keys.Answer
+	err := h.asCaller(r, func(c state.Caller) (err error) {
+		a, err = h.read(r.Context(), q, c)
+		return err
+	})
 	h.count.read(err)
 	if err != nil {
 		problemOf(err).write(w)
@@ -65,7 +87,8 @@ func (h *Handler) get(w http.ResponseWriter, r *http.Request, q *request, c stat
 	h.answer(w, a, http.StatusOK, false)
 }
 
-// read gives a node as it is at one revision.
+// read gives a node as it is at one revision. The permission is looked at
+// before and after, so that it is no older than what was read.
 func (h *Handler) read(ctx context.Context, q *request, c state.Caller) (*v2keys.Answer, error) {
 	if q.quorum {
 		if err := h.member.ReadBarrier(ctx); err != nil {
@@ -75,17 +98,25 @@ func (h *Handler) read(ctx context.Context, q *request, c state.Caller) (*v2keys
 	if err := h.machine.CheckV2Read(c, q.path, q.recursive); err != nil {
 		return nil, err
 	}
-	return mvcc.Look(h.store, func(p mvcc.Picture) (*v2keys.Answer, error) {
+	a, err := mvcc.Look(h.store, func(p mvcc.Picture) (*v2keys.Answer, error) {
 		n, err := v2keys.Get(p, q.path, q.recursive)
 		if err != nil {
 			return nil, err
 		}
 		return &v2keys.Answer{Action: v2keys.ActionGet, Node: n, Index: p.Revision()}, nil
 	})
+	if denied := h.machine.CheckV2Read(c, q.path, q.recursive); denied != nil {
+		return nil, denied
+	}
+	return a, err
 }
 
-func (h *Handler) change(w http.ResponseWriter, r *http.Request, q *request, c state.Caller) {
-	a, err := h.propose(r, q, c)
+func (h *Handler) change(w http.ResponseWriter, r *http.Request, q *request) {
+	var a *v2keys.Answer
+	err := h.asCaller(r, func(c state.Caller) (err error) {
+		a, err = h.propose(r, q, c)
+		return err
+	})
 	h.count.changed(q.change.Method, err)
 	if err != nil {
 		problemOf(err).write(w)

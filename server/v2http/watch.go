@@ -13,8 +13,13 @@ import (
 
 // watch answers with the next event of a node, or with all that come. It holds
 // one watch stream of the store for as long as the client stays.
-func (h *Handler) watch(w http.ResponseWriter, r *http.Request, q *request, c state.Caller) {
-	if err := h.machine.CheckV2Read(c, q.path, q.recursive); err != nil {
+func (h *Handler) watch(w http.ResponseWriter, r *http.Request, q *request) {
+	var caller state.Caller
+	err := h.asCaller(r, func(c state.Caller) error {
+		caller = c
+		return h.machine.CheckV2Read(c, q.path, q.recursive)
+	})
+	if err != nil {
 		problemOf(err).write(w)
 		return
 	}
@@ -38,7 +43,7 @@ func (h *Handler) watch(w http.ResponseWriter, r *http.Request, q *request, c st
 	if out.flush.Flush() != nil {
 		return
 	}
-	h.follow(r.Context(), stream, &watcher{request: q, caller: c, since: now}, out)
+	h.follow(r.Context(), stream, &watcher{request: q, caller: caller, since: now}, out)
 }
 
 // oldestEvent is the first index whose event can be told with what was before it.
