@@ -21,7 +21,9 @@ const benchClients = 32
 func BenchmarkAgainstEtcd(b *testing.B) {
 	for name, o := range map[string]func() process.Options{
 		"kvorum": func() process.Options { return process.Options{Binary: kvorumBinary(b), Size: 1} },
-		"etcd":   func() process.Options { return process.Options{Binary: debianEtcd(b), Size: 1, Args: []string{"--enable-v2"}} },
+		"etcd": func() process.Options {
+			return process.Options{Binary: debianEtcd(b), Size: 1, Args: []string{"--enable-v2"}}
+		},
 	} {
 		b.Run(name, func(b *testing.B) {
 			base := start(b, o()).Members[0].ClientURL + "/v2/keys/bench/"

@@ -37,16 +37,25 @@ func kvorumBinary(t testing.TB) string {
 	return path
 }
 
-// debianEtcd is etcd 3.4, or the test is skipped.
-func debianEtcd(t testing.TB) string {
-	t.Helper()
+// findEtcd is where Debian's etcd 3.4 is.
+func findEtcd(t testing.TB) (string, error) {
 	path, err := exec.LookPath("etcd")
 	if err != nil {
-		t.Skip("etcd is not installed: apt-get install etcd-server")
+		return "", fmt.Errorf("etcd is not installed: apt-get install etcd-server: %w", err)
 	}
 	out, err := exec.CommandContext(t.Context(), path, "--version").Output()
 	if err != nil || !strings.HasPrefix(string(out), "etcd Version: 3.4.") {
-		t.Skipf("%s is not etcd 3.4", path)
+		return "", fmt.Errorf("%s is not etcd 3.4", path)
+	}
+	return path, nil
+}
+
+// debianEtcd is etcd 3.4, or the test is skipped.
+func debianEtcd(t testing.TB) string {
+	t.Helper()
+	path, err := findEtcd(t)
+	if err != nil {
+		t.Skip(err)
 	}
 	return path
 }
@@ -278,33 +287,58 @@ func (s *server) outline(r reply) string {
 	return out.String() + s.comparable(r.body)
 }
 
-// pair is Kvorum and etcd, given the same requests.
+// pair is Kvorum and etcd, given the same requests. Without etcd its answers
+// are those that were recorded.
 type pair struct {
 	t            *testing.T
-	kvorum, etcd *server
+	kvorum, etcd *server // etcd nil: not installed
+	record       *recording
 	differences  int
 }
 
 // differencesMax is how many differences a test shows.
 const differencesMax = 5
 
-func newPair(t *testing.T) *pair {
+// newPair starts one member of each; with recording, Kvorum's alone if there is
+// no etcd.
+func newPair(t *testing.T) *pair { return newPairOf(t, 1) }
+
+func newPairOf(t *testing.T, size int) *pair {
 	t.Helper()
-	old := debianEtcd(t)
-	ours := start(t, process.Options{Binary: kvorumBinary(t), Size: 1})
-	theirs := start(t, process.Options{Binary: old, Size: 1, Args: []string{"--enable-v2"}})
-	p := &pair{t: t, kvorum: newServer(t, "kvorum", ours.Members[0].ClientURL), etcd: newServer(t, "etcd", theirs.Members[0].ClientURL)}
+	p := &pair{t: t, record: loadRecording(t)}
+	old, err := findEtcd(t)
+	if err != nil && len(p.record.answers) == 0 {
+		t.Skip(err)
+	}
+	p.kvorum = newServer(t, "kvorum", start(t, process.Options{Binary: kvorumBinary(t), Size: size}).Members[0].ClientURL)
 	p.kvorum.begin()
-	p.etcd.begin()
+	if err == nil {
+		p.etcd = newServer(t, "etcd", start(t, process.Options{Binary: old, Size: size, Args: []string{"--enable-v2"}}).Members[0].ClientURL)
+		p.etcd.begin()
+	}
 	return p
 }
 
 // same sends one request to both and fails unless the answers are the same.
 func (p *pair) same(a ask) {
 	p.t.Helper()
-	got, want := p.kvorum.outline(p.kvorum.do(a)), p.etcd.outline(p.etcd.do(a))
-	if got != want {
-		p.t.Errorf("%v\nkvorum: %s\netcd:   %s", a, got, want)
+	p.sameAs(a.String(), func(s *server) string { return s.outline(s.do(a)) })
+}
+
+// sameAs does the same with both and fails unless it comes to the same. name
+// stands for it in the recording.
+func (p *pair) sameAs(name string, do func(*server) string) {
+	p.t.Helper()
+	var live string
+	if p.etcd != nil {
+		live = do(p.etcd)
+	}
+	want, err := p.record.want(name, live, p.etcd != nil)
+	if err != nil {
+		p.t.Error(err)
+	}
+	if got := do(p.kvorum); got != want {
+		p.t.Errorf("%s\nkvorum: %s\netcd:   %s", name, got, want)
 		if p.differences++; p.differences == differencesMax {
 			p.t.Fatal("too many differences: what follows builds on what went before")
 		}

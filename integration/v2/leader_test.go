@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -138,7 +139,7 @@ func (l *load) poll(ctx context.Context, base string, from int64) (a answer, ok 
 	}
 	defer resp.Body.Close()
 	line, err := bufio.NewReader(resp.Body).ReadString('\n')
-	if err != nil && err != io.EOF || line == "" {
+	if err != nil && !errors.Is(err, io.EOF) || line == "" {
 		return a, false
 	}
 	if err := json.Unmarshal([]byte(line), &a); err != nil || a.ErrorCode != 0 {

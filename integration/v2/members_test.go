@@ -1,14 +1,14 @@
 package v2
 
 import (
+	"encoding/json"
+	"fmt"
 	"net/http"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/kvorum/kvorum/integration/process"
 )
 
 // membersTable is asked of three members each; nothing in it changes the
@@ -87,27 +87,16 @@ func withoutFacts(text string) string {
 	return head + strings.Join(all, "},")
 }
 
-func newPairOfThree(t *testing.T) (p *pair, ours, theirs *process.Cluster) {
-	t.Helper()
-	old := debianEtcd(t)
-	ours = start(t, process.Options{Binary: kvorumBinary(t), Size: 3})
-	theirs = start(t, process.Options{Binary: old, Size: 3, Args: []string{"--enable-v2"}})
-	return &pair{t: t, kvorum: newServer(t, "kvorum", ours.Members[0].ClientURL), etcd: newServer(t, "etcd", theirs.Members[0].ClientURL)}, ours, theirs
-}
-
 // roughly is same but for what differs from cluster to cluster.
 func (p *pair) roughly(a ask) {
 	p.t.Helper()
-	got, want := withoutFacts(p.kvorum.outline(p.kvorum.do(a))), withoutFacts(p.etcd.outline(p.etcd.do(a)))
-	if got != want {
-		p.t.Errorf("%v\nkvorum: %s\netcd:   %s", a, got, want)
-	}
+	p.sameAs(a.String(), func(s *server) string { return withoutFacts(s.outline(s.do(a))) })
 }
 
 // If this fails, tools that look after members over the v2 API, such as
 // etcdctl cluster-health, are answered otherwise than by etcd 3.4.
 func TestMembersAsEtcd(t *testing.T) {
-	p, ours, theirs := newPairOfThree(t)
+	p := newPairOf(t, 3)
 	for line := range strings.Lines(membersTable) {
 		fields := strings.SplitN(strings.TrimSpace(line), " ", 4)
 		if len(fields) < 2 {
@@ -122,73 +111,88 @@ func TestMembersAsEtcd(t *testing.T) {
 		}
 		p.roughly(a)
 	}
-	p.leaders(ours, theirs)
-	p.changes(ours, theirs)
+	p.leaders()
+	p.changes()
 }
 
-// leaders compares what leaders and others say of themselves.
-func (p *pair) leaders(ours, theirs *process.Cluster) {
+// leaders asks all members for what only the leader tells.
+func (p *pair) leaders() {
 	p.t.Helper()
-	seen := map[int]int{}
-	for _, c := range []*process.Cluster{ours, theirs} {
-		for _, m := range c.Members {
-			r := newServer(p.t, m.Name, m.ClientURL).do(ask{method: "GET", path: "/v2/stats/leader"})
-			seen[r.status]++
-			if r.status == http.StatusForbidden && r.body != `{"message":"not current leader"}` {
-				p.t.Errorf("a follower says %q", r.body)
-			}
-			if r.status == http.StatusOK && strings.Count(r.body, `"standardDeviation"`) != 2 {
-				p.t.Errorf("a leader of three does not tell of two followers: %s", r.body)
-			}
+	p.sameAs("leader statistics of all", func(s *server) string {
+		var all []string
+		for _, url := range s.memberURLs("clientURLs") {
+			r := newServer(p.t, s.name, url).do(ask{method: "GET", path: "/v2/stats/leader"})
+			all = append(all, fmt.Sprintf("%d with %d followers: %t", r.status, strings.Count(r.body, `"standardDeviation"`), strings.Contains(r.body, "not current leader")))
+		}
+		slices.Sort(all)
+		return strings.Join(all, "\n")
+	})
+}
+
+// memberURLs are the first URLs of all members that have one.
+func (s *server) memberURLs(kind string) []string {
+	s.t.Helper()
+	var list struct{ Members []map[string]any }
+	if err := json.Unmarshal([]byte(s.do(ask{method: "GET", path: "/v2/members"}).body), &list); err != nil {
+		s.t.Fatal(err)
+	}
+	var all []string
+	for _, m := range list.Members {
+		if urls, ok := m[kind].([]any); ok && len(urls) > 0 {
+			all = append(all, fmt.Sprint(urls[0]))
 		}
 	}
-	if seen[http.StatusOK] != 2 || seen[http.StatusForbidden] != 4 {
-		p.t.Errorf("answers by status: %v; want two leaders and four others", seen)
-	}
+	return all
 }
 
 var idField = regexp.MustCompile(`"id":"([0-9a-f]+)"`)
 
+// add adds a member that never starts, and gives its ID. Until all have been
+// connected for five seconds both refuse.
+func (s *server) add() string {
+	s.t.Helper()
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(waitMax); time.Now().Before(deadline); <-tick.C {
+		r := s.do(ask{method: "POST", path: "/v2/members", body: `{"peerURLs":["http://127.0.0.1:1"]}`, contentType: "application/json"})
+		if r.status == http.StatusInternalServerError {
+			continue
+		}
+		id := idField.FindStringSubmatch(r.body)
+		if r.status != http.StatusCreated || id == nil {
+			s.t.Fatalf("%s: add a member: %d %s", s.name, r.status, r.body)
+		}
+		return id[1]
+	}
+	s.t.Fatalf("%s: no member can be added", s.name)
+	return ""
+}
+
 // changes adds, changes and removes a member that never starts.
-func (p *pair) changes(ours, theirs *process.Cluster) {
+func (p *pair) changes() {
 	p.t.Helper()
-	const body = `{"peerURLs":["http://127.0.0.1:1"]}`
 	ids := map[*server]string{}
-	for _, s := range []*server{p.kvorum, p.etcd} {
-		// Until all have been connected for five seconds both refuse.
-		var added reply
-		tick := time.NewTicker(200 * time.Millisecond)
-		for deadline := time.Now().Add(waitMax); time.Now().Before(deadline); <-tick.C {
-			added = s.do(ask{method: "POST", path: "/v2/members", body: body, contentType: "application/json"})
-			if added.status != http.StatusInternalServerError {
-				break
-			}
-		}
-		tick.Stop()
-		id := idField.FindStringSubmatch(added.body)
-		if added.status != http.StatusCreated || id == nil {
-			p.t.Fatalf("%s: add a member: %d %s", s.name, added.status, added.body)
-		}
-		ids[s] = id[1]
-	}
-	same := func(method, body string, peer func(*process.Cluster) string) {
+	p.sameAs("add a member", func(s *server) string {
+		ids[s] = s.add()
+		return "added"
+	})
+	same := func(method, body string) {
 		p.t.Helper()
-		var texts []string
-		for s, c := range map[*server]*process.Cluster{p.kvorum: ours, p.etcd: theirs} {
-			r := s.do(ask{method: method, path: "/v2/members/" + ids[s], body: strings.ReplaceAll(body, "PEER", peer(c)), contentType: "application/json"})
-			texts = append(texts, strings.ReplaceAll(s.outline(r), ids[s], "ID"))
-		}
-		if texts[0] != texts[1] {
-			p.t.Errorf("%s a member with %s\none:   %s\nother: %s", method, body, texts[0], texts[1])
-		}
+		p.sameAs(method+" "+body, func(s *server) string {
+			body := strings.ReplaceAll(body, "PEER", s.memberURLs("peerURLs")[0])
+			r := s.do(ask{method: method, path: "/v2/members/" + ids[s], body: body, contentType: "application/json"})
+			text := s.outline(r)
+			if ids[s] != "" {
+				text = strings.ReplaceAll(text, ids[s], "ID")
+			}
+			return text
+		})
 	}
-	peer := func(c *process.Cluster) string { return c.Members[1].PeerURL }
 	p.roughly(ask{method: "GET", path: "/v2/members"})
 	p.roughly(ask{method: "GET", path: "/v2/machines"})
-	same("PUT", `{"peerURLs":["PEER"]}`, peer)
-	same("PUT", `{"peerURLs":["http://127.0.0.1:2"]}`, peer)
-	same("DELETE", "", peer)
-	same("DELETE", "", peer)
-	ids[p.kvorum], ids[p.etcd] = "", ""
-	same("POST", `{"peerURLs":["PEER"]}`, peer)
+	same("PUT", `{"peerURLs":["http://127.0.0.1:2"]}`)
+	same("DELETE", "")
+	same("DELETE", "")
+	clear(ids)
+	same("POST", `{"peerURLs":["PEER"]}`)
 }
