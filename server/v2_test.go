@@ -307,3 +307,27 @@ func BenchmarkV3Range(b *testing.B) {
 		return err
 	})
 }
+
+// If this fails, v2 keys or their TTLs are lost when a member starts again.
+func TestV2SurvivesARestart(t *testing.T) {
+	dir := t.TempDir()
+	sameDir := func(c *Config) { c.DataDir = dir }
+	m := startMember(t, sameDir)
+	m.awaitServing()
+	m.v2set("/d/a", "1")
+	if status, _, body := m.v2(http.MethodPut, "/v2/keys/d/t", url.Values{"value": {"1"}, "ttl": {"1"}}); status != http.StatusCreated {
+		t.Fatalf("%d %s", status, body)
+	}
+	_, _, before := m.v2(http.MethodGet, "/v2/keys/d/a", nil)
+	m.stop()
+
+	m = startMember(t, sameDir)
+	m.awaitServing()
+	if _, _, after := m.v2(http.MethodGet, "/v2/keys/d/a", nil); after != before {
+		t.Errorf("was %snow %s", before, after)
+	}
+	status, _, body := m.v2(http.MethodGet, "/v2/keys/d/t?wait=true", nil)
+	if gone, _, _ := m.v2(http.MethodGet, "/v2/keys/d/t", nil); gone != http.StatusNotFound || status != http.StatusOK || !strings.Contains(body, `"action":"expire"`) {
+		t.Errorf("the TTL: %d %s, then %d", status, body, gone)
+	}
+}
