@@ -326,7 +326,7 @@ func TestV2SurvivesARestart(t *testing.T) {
 	if _, _, after := m.v2(http.MethodGet, "/v2/keys/d/a", nil); after != before {
 		t.Errorf("was %snow %s", before, after)
 	}
-	status, _, body := m.v2(http.MethodGet, "/v2/keys/d/t?wait=true", nil)
+	status, _, body := m.v2(http.MethodGet, "/v2/keys/d/t?wait=true&waitIndex=4", nil)
 	if gone, _, _ := m.v2(http.MethodGet, "/v2/keys/d/t", nil); gone != http.StatusNotFound || status != http.StatusOK || !strings.Contains(body, `"action":"expire"`) {
 		t.Errorf("the TTL: %d %s, then %d", status, body, gone)
 	}
