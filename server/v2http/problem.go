@@ -102,7 +102,7 @@ func (p problem) write(w http.ResponseWriter) {
 	message, status := messageOf(p.code)
 	header := w.Header()
 	header["X-Etcd-Index"] = []string{strconv.FormatUint(p.index, 10)}
-	header["Content-Type"] = jsonType
+	setJSON(header)
 	b := append(make([]byte, 0, 128), `{"errorCode":`...)
 	b = strconv.AppendInt(b, int64(p.code), 10)
 	b = append(b, `,"message":`...)
