@@ -84,3 +84,25 @@ func TestV2WatchEndsWithThePermission(t *testing.T) {
 		t.Errorf("after that: %q", line)
 	}
 }
+
+// If this fails, a client that streams from an old index loses changes, as with
+// etcd 3.4, which falls silent after the first one.
+func TestV2StreamFromOldIndex(t *testing.T) {
+	m := startMember(t, nil)
+	m.awaitServing()
+	for _, value := range []string{"2", "3", "4"} { // each at the index of that number
+		m.v2set("/a/b", value)
+	}
+	stream := m.v2As("", "GET", "/v2/keys/a?wait=true&stream=true&recursive=true&waitIndex=3", "")
+	defer stream.Body.Close()
+	lines := bufio.NewReader(stream.Body)
+	for i, value := range []string{"3", "4", "5"} {
+		if i == 2 {
+			m.v2set("/a/b", "5")
+		}
+		line, err := lines.ReadString('\n')
+		if err != nil || !strings.Contains(line, `"value":"`+value+`","modifiedIndex":`+value) {
+			t.Fatalf("event %d: %q, %v; want %s", i, line, err, value)
+		}
+	}
+}
