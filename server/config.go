@@ -76,6 +76,8 @@ type Config struct {
 	ProgressInterval     time.Duration
 	EnablePprof          bool
 	EnableGateway        bool     // JSON over HTTP on the client URLs
+	EnableV2             bool     // the v2 API on the client URLs
+	V2PrefixWrites       bool     // the v3 API may write the keys of the v2 API
 	CORS                 []string // origins whose pages may read answers; empty or "*" is all
 	HostWhitelist        []string // host names of requests in the clear; empty or "*" is all
 
@@ -163,6 +165,7 @@ func DefaultConfig() Config {
 		KeepAliveTimeout:     20 * time.Second,
 		ProgressInterval:     10 * time.Minute,
 		EnableGateway:        true,
+		EnableV2:             true,
 		SelfSignedYears:      1,
 		TLSMinVersion:        TLS12,
 		AuthToken:            "simple",

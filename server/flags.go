@@ -243,6 +243,8 @@ func clientFlags(fs *flag.FlagSet, c *Config) {
 	fs.DurationVar(&c.KeepAliveTimeout, "grpc-keepalive-timeout", c.KeepAliveTimeout, "time to wait for the answer to that ping")
 	fs.DurationVar(&c.ProgressInterval, "watch-progress-notify-interval", c.ProgressInterval, "time between progress notices to idle watchers")
 	fs.BoolVar(&c.EnableGateway, "enable-grpc-gateway", c.EnableGateway, "serve JSON over HTTP under /v3/ on the client URLs")
+	fs.BoolVar(&c.EnableV2, "enable-v2", c.EnableV2, "serve the v2 API under /v2/ on the client URLs")
+	fs.BoolVar(&c.V2PrefixWrites, "unsafe-v2-prefix-writes", false, "let v3 requests write the keys in which the v2 API keeps its nodes")
 	fs.Func("cors", "origins whose pages may use the HTTP interfaces, by commas; empty or * is all", parseList(&c.CORS))
 	fs.Func("host-whitelist", "host names that HTTP requests in the clear may be made to, by commas; empty or * is all", parseList(&c.HostWhitelist))
 }

@@ -29,7 +29,7 @@ func TestEveryFlagOfEtcdIsKnown(t *testing.T) {
 			t.Errorf("--%s is not defined", name)
 		}
 	}
-	for _, gone := range []string{"enable-v2", "proxy", "debug", "log-package-levels", "discovery", "experimental-memory-mlock"} {
+	for _, gone := range []string{"proxy", "debug", "log-package-levels", "discovery", "experimental-memory-mlock"} {
 		if _, err := ParseFlags([]string{"--" + gone, "x"}, nil, io.Discard); !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "flag provided but not defined: -"+gone) {
 			t.Errorf("--%s: %v", gone, err)
 		}

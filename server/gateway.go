@@ -66,7 +66,7 @@ func (s *Server) gatewayHandler(conn grpc.ClientConnInterface) http.Handler {
 	g := gateway.New(conn, limits, s.cfg.CORS)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.certificateIsALogin(r) {
-			http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
+			refuseCertificate(w)
 			return
 		}
 		if s.audit != nil {
@@ -74,6 +74,10 @@ func (s *Server) gatewayHandler(conn grpc.ClientConnInterface) http.Handler {
 		}
 		g.ServeHTTP(w, r)
 	})
+}
+
+func refuseCertificate(w http.ResponseWriter) {
+	http.Error(w, "CommonName of client sending a request against gateway will be ignored and not used as expected", http.StatusBadRequest)
 }
 
 // certificateIsALogin tells a client that over gRPC would be a user by its

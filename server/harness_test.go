@@ -27,14 +27,14 @@ const testWait = 30 * time.Second
 // folder of the test.
 type testMember struct {
 	*Server
-	t    *testing.T
+	t    testing.TB
 	ctx  context.Context
 	conn *grpc.ClientConn
 	stop func()
 }
 
 // startMember starts a member that ends with the test.
-func startMember(t *testing.T, change func(*Config)) *testMember {
+func startMember(t testing.TB, change func(*Config)) *testMember {
 	t.Helper()
 	cfg := DefaultConfig()
 	cfg.DataDir, cfg.UnsafeNoFsync, cfg.BcryptCost = t.TempDir(), true, 4
@@ -88,7 +88,7 @@ func withToken(ctx context.Context, token string) context.Context {
 }
 
 // must fails the test when a step of its preparation fails.
-func must[T any](t *testing.T) func(T, error) T {
+func must[T any](t testing.TB) func(T, error) T {
 	return func(v T, err error) T {
 		t.Helper()
 		if err != nil {
@@ -99,7 +99,7 @@ func must[T any](t *testing.T) func(T, error) T {
 }
 
 // writeSecret writes a secret for signing tokens and returns the file's name.
-func writeSecret(t *testing.T) string {
+func writeSecret(t testing.TB) string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "secret")
 	if err := os.WriteFile(name, []byte("a secret that nobody knows"), 0o600); err != nil {

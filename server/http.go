@@ -48,7 +48,7 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 		mux.Handle("/v3/", gateway)
 		mux.Handle("/v3beta/", gateway)
 	}
-	return s.access(mux)
+	return s.access(s.v2Handler(mux))
 }
 
 // debugs tells whether the requests in flight are traced and shown, as they are

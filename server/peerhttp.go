@@ -52,6 +52,7 @@ func (s *Server) peerHandler() http.Handler {
 	mux.HandleFunc("POST /leases/internal", s.serveLeaseTTL)
 	mux.HandleFunc("GET /downgrade/enabled", s.serveDowngradeEnabled)
 	mux.HandleFunc("GET /version", s.serveVersion)
+	mux.HandleFunc("GET "+kvorumPath, s.serveKvorum)
 	return mux
 }
 

@@ -209,9 +209,11 @@ func ignoreStopped(err error) error {
 func (s *Server) newGRPC() *grpc.Server {
 	services := api.New(s, s.store, s.machine, api.Limits{
 		Unsent: s.unsent, RequestBytesMax: int(s.cfg.MaxRequestBytes), TxnOpsMax: int(s.cfg.MaxTxnOps), LeaseTTLMin: s.cfg.minLeaseTTL(), ProgressInterval: s.cfg.ProgressInterval,
+		V2PrefixWrites: s.cfg.V2PrefixWrites,
 	}, api.Auth{Tokens: s.tokens, BcryptCost: s.cfg.BcryptCost, CommonNames: s.cfg.ClientTLS.ClientCertAuth})
 	services.ObserveRanges(s.metrics.Ranged)
 	services.ObserveWatches(s.metrics.Watches.Sent)
+	s.services = services
 	if s.cfg.debugs() {
 		grpc.EnableTracing = true // for /debug/requests
 	}

@@ -72,6 +72,10 @@ type Server struct {
 	grpc            *grpc.Server
 	gate            startGate
 	health          *health.Server
+	services        *api.Services
+	links           *linkStats
+	v2gate          v2Gate
+	started         time.Time
 
 	downgraded    chan struct{} // a downgrade was begun or ended
 	snapshots     chan takenSnapshot
@@ -109,6 +113,8 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		tokens: tokens, fastKeepAlive: cfg.enabled(FeatureFastLeaseKeepAlive),
 		cfg: cfg, log: log, snapDir: cfg.paths().snap, walDir: cfg.paths().wal,
 		health: health.NewServer(), waiters: newWaiters(), leases: newLeaseKeeper(), metrics: metrics.New(),
+		v2gate: v2Gate{known: map[state.MemberID]bool{}},
+		links:  &linkStats{trips: map[uint64]*tripStats{}}, started: time.Now(),
 		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
 		unsent: api.NewUnsent(cfg.unsentBytesMax()),
 	}
@@ -164,9 +170,10 @@ func (s *Server) open(ctx context.Context) error {
 
 // link makes the transport and the raft node, which need each other.
 func (s *Server) link() (err error) {
+	s.links.Observer = s.metrics.Peers
 	s.transport, err = peer.New(peer.Config{
 		Self: uint64(s.self), Cluster: s.cluster, LocalURLsNow: s.localPeerURLs,
-		Version: version.API, Receiver: receiver{s}, Observer: s.metrics.Peers, Logger: s.log, SnapDir: s.snapDir,
+		Version: version.API, Receiver: receiver{s}, Observer: s.links, Logger: s.log, SnapDir: s.snapDir,
 		ReadTimeout: s.cfg.RaftReadTimeout, WriteTimeout: s.cfg.RaftWriteTimeout, TLS: s.dialTLS(), Dial: s.peerDial,
 	})
 	if err != nil {
@@ -177,7 +184,7 @@ func (s *Server) link() (err error) {
 		ID: raft.MemberID(s.self), ElectionTicks: s.cfg.electionTicks(), HeartbeatTicks: 1,
 		TickEvery: time.Duration(s.cfg.HeartbeatMillis) * time.Millisecond, InitialTicks: s.initialTicks(), PreVote: s.cfg.PreVote,
 		Log: raft.NewDiskLog(s.disk.log, s.snapDir, s.cfg.UnsafeNoFsync), Start: s.disk.start,
-		Transport: s.transport, Snapshots: s, Logger: s.log.With("logger", "raft"), Rand: rand.Reader, CatchUpEntries: s.cfg.catchUpEntries(),
+		Transport: countedTransport{s.transport, s.links}, Snapshots: s, Logger: s.log.With("logger", "raft"), Rand: rand.Reader, CatchUpEntries: s.cfg.catchUpEntries(),
 	})
 	if err != nil {
 		return err
@@ -401,7 +408,12 @@ func (s *Server) OnLeaderLost(fn func()) (stop func()) {
 // to the node.
 type receiver struct{ s *Server }
 
-func (r receiver) Receive(ctx context.Context, m *raft.Message) error { return r.s.node.Step(ctx, m) }
+func (r receiver) Receive(ctx context.Context, m *raft.Message) error {
+	if raft.Appends(m) > 0 {
+		r.s.links.receivedAppends.Add(1)
+	}
+	return r.s.node.Step(ctx, m)
+}
 
 func (r receiver) ReceiveSnapshot(ctx context.Context, m *raft.Message, _ string) error {
 	return r.s.node.Step(ctx, m)

@@ -188,7 +188,7 @@ func TestEveryPackageHasADoc(t *testing.T) {
 // not know the time, chance or another goroutine.
 func TestDecidersAreDeterministic(t *testing.T) {
 	deciders := func(f source) bool {
-		return f.dir == "server/state" || f.path == "raft/core.go" || f.path == "raft/entrylog.go" ||
+		return f.dir == "server/state" || f.dir == "server/state/v2keys" || f.path == "raft/core.go" || f.path == "raft/entrylog.go" ||
 			slices.Contains([]string{"mvcc/index.go", "mvcc/btree.go", "mvcc/write.go", "mvcc/txn.go", "mvcc/range.go", "mvcc/revision.go", "mvcc/tail.go", "mvcc/event.go"}, f.path)
 	}
 	tr := load(t)

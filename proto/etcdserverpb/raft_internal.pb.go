@@ -24,6 +24,133 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Method is what the change is.
+type V2Request_Method int32
+
+const (
+	V2Request_SET                V2Request_Method = 0
+	V2Request_CREATE             V2Request_Method = 1
+	V2Request_CREATE_IN_ORDER    V2Request_Method = 2
+	V2Request_UPDATE             V2Request_Method = 3
+	V2Request_COMPARE_AND_SWAP   V2Request_Method = 4
+	V2Request_DELETE             V2Request_Method = 5
+	V2Request_COMPARE_AND_DELETE V2Request_Method = 6
+)
+
+// Enum value maps for V2Request_Method.
+var (
+	V2Request_Method_name = map[int32]string{
+		0: "SET",
+		1: "CREATE",
+		2: "CREATE_IN_ORDER",
+		3: "UPDATE",
+		4: "COMPARE_AND_SWAP",
+		5: "DELETE",
+		6: "COMPARE_AND_DELETE",
+	}
+	V2Request_Method_value = map[string]int32{
+		"SET":                0,
+		"CREATE":             1,
+		"CREATE_IN_ORDER":    2,
+		"UPDATE":             3,
+		"COMPARE_AND_SWAP":   4,
+		"DELETE":             5,
+		"COMPARE_AND_DELETE": 6,
+	}
+)
+
+func (x V2Request_Method) Enum() *V2Request_Method {
+	p := new(V2Request_Method)
+	*p = x
+	return p
+}
+
+func (x V2Request_Method) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (V2Request_Method) Descriptor() protoreflect.EnumDescriptor {
+	return file_etcdserverpb_raft_internal_proto_enumTypes[0].Descriptor()
+}
+
+func (V2Request_Method) Type() protoreflect.EnumType {
+	return &file_etcdserverpb_raft_internal_proto_enumTypes[0]
+}
+
+func (x V2Request_Method) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use V2Request_Method.Descriptor instead.
+func (V2Request_Method) EnumDescriptor() ([]byte, []int) {
+	return file_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{4, 0}
+}
+
+// Method is what the change is.
+type V2AuthRequest_Method int32
+
+const (
+	V2AuthRequest_ENABLE      V2AuthRequest_Method = 0
+	V2AuthRequest_DISABLE     V2AuthRequest_Method = 1
+	V2AuthRequest_USER_CREATE V2AuthRequest_Method = 2
+	V2AuthRequest_USER_UPDATE V2AuthRequest_Method = 3
+	V2AuthRequest_USER_DELETE V2AuthRequest_Method = 4
+	V2AuthRequest_ROLE_CREATE V2AuthRequest_Method = 5
+	V2AuthRequest_ROLE_UPDATE V2AuthRequest_Method = 6
+	V2AuthRequest_ROLE_DELETE V2AuthRequest_Method = 7
+)
+
+// Enum value maps for V2AuthRequest_Method.
+var (
+	V2AuthRequest_Method_name = map[int32]string{
+		0: "ENABLE",
+		1: "DISABLE",
+		2: "USER_CREATE",
+		3: "USER_UPDATE",
+		4: "USER_DELETE",
+		5: "ROLE_CREATE",
+		6: "ROLE_UPDATE",
+		7: "ROLE_DELETE",
+	}
+	V2AuthRequest_Method_value = map[string]int32{
+		"ENABLE":      0,
+		"DISABLE":     1,
+		"USER_CREATE": 2,
+		"USER_UPDATE": 3,
+		"USER_DELETE": 4,
+		"ROLE_CREATE": 5,
+		"ROLE_UPDATE": 6,
+		"ROLE_DELETE": 7,
+	}
+)
+
+func (x V2AuthRequest_Method) Enum() *V2AuthRequest_Method {
+	p := new(V2AuthRequest_Method)
+	*p = x
+	return p
+}
+
+func (x V2AuthRequest_Method) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (V2AuthRequest_Method) Descriptor() protoreflect.EnumDescriptor {
+	return file_etcdserverpb_raft_internal_proto_enumTypes[1].Descriptor()
+}
+
+func (V2AuthRequest_Method) Type() protoreflect.EnumType {
+	return &file_etcdserverpb_raft_internal_proto_enumTypes[1]
+}
+
+func (x V2AuthRequest_Method) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use V2AuthRequest_Method.Descriptor instead.
+func (V2AuthRequest_Method) EnumDescriptor() ([]byte, []int) {
+	return file_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{5, 0}
+}
+
 // RequestHeader says who proposed the request and under which auth revision.
 type RequestHeader struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -120,8 +247,11 @@ type InternalRaftRequest struct {
 	ClusterMemberAttrSet     *membershippb.ClusterMemberAttrSetRequest `protobuf:"bytes,1301,opt,name=cluster_member_attr_set,json=clusterMemberAttrSet,proto3" json:"cluster_member_attr_set,omitempty"`
 	DowngradeInfoSet         *membershippb.DowngradeInfoSetRequest     `protobuf:"bytes,1302,opt,name=downgrade_info_set,json=downgradeInfoSet,proto3" json:"downgrade_info_set,omitempty"`
 	DowngradeVersionTest     *DowngradeVersionTestRequest              `protobuf:"bytes,9900,opt,name=downgrade_version_test,json=downgradeVersionTest,proto3" json:"downgrade_version_test,omitempty"`
-	unknownFields            protoimpl.UnknownFields
-	sizeCache                protoimpl.SizeCache
+	// From 10000 on: what only Kvorum understands.
+	V2            *V2Request     `protobuf:"bytes,10000,opt,name=v2,proto3" json:"v2,omitempty"`
+	V2Auth        *V2AuthRequest `protobuf:"bytes,10001,opt,name=v2_auth,json=v2Auth,proto3" json:"v2_auth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *InternalRaftRequest) Reset() {
@@ -378,6 +508,20 @@ func (x *InternalRaftRequest) GetDowngradeVersionTest() *DowngradeVersionTestReq
 	return nil
 }
 
+func (x *InternalRaftRequest) GetV2() *V2Request {
+	if x != nil {
+		return x.V2
+	}
+	return nil
+}
+
+func (x *InternalRaftRequest) GetV2Auth() *V2AuthRequest {
+	if x != nil {
+		return x.V2Auth
+	}
+	return nil
+}
+
 // EmptyResponse answers nothing.
 type EmptyResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -476,6 +620,259 @@ func (x *InternalAuthenticateRequest) GetSimpleToken() string {
 	return ""
 }
 
+// V2Request is one change of the v2 keys. What depends on the time or on
+// chance was decided by whoever proposed it.
+type V2Request struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Method V2Request_Method       `protobuf:"varint,1,opt,name=method,proto3,enum=etcdserverpb.V2Request_Method" json:"method,omitempty"`
+	// path begins with a slash and has none at its end, but for the root.
+	Path      string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	Value     []byte `protobuf:"bytes,3,opt,name=value,proto3" json:"value,omitempty"`
+	Dir       bool   `protobuf:"varint,4,opt,name=dir,proto3" json:"dir,omitempty"`
+	Recursive bool   `protobuf:"varint,5,opt,name=recursive,proto3" json:"recursive,omitempty"`
+	// refresh keeps the value and tells no watcher.
+	Refresh bool `protobuf:"varint,6,opt,name=refresh,proto3" json:"refresh,omitempty"`
+	// prev_value is compared unless it is empty, prev_index unless it is 0.
+	PrevValue string `protobuf:"bytes,7,opt,name=prev_value,json=prevValue,proto3" json:"prev_value,omitempty"`
+	PrevIndex uint64 `protobuf:"varint,8,opt,name=prev_index,json=prevIndex,proto3" json:"prev_index,omitempty"`
+	// lease is the ID of the lease to be made for the node, 0 for a node that
+	// does not expire.
+	Lease      int64 `protobuf:"varint,9,opt,name=lease,proto3" json:"lease,omitempty"`
+	TtlSeconds int64 `protobuf:"varint,10,opt,name=ttl_seconds,json=ttlSeconds,proto3" json:"ttl_seconds,omitempty"`
+	// expiration is in nanoseconds since 1970 on the clock of the proposer.
+	Expiration    int64 `protobuf:"varint,11,opt,name=expiration,proto3" json:"expiration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *V2Request) Reset() {
+	*x = V2Request{}
+	mi := &file_etcdserverpb_raft_internal_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *V2Request) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*V2Request) ProtoMessage() {}
+
+func (x *V2Request) ProtoReflect() protoreflect.Message {
+	mi := &file_etcdserverpb_raft_internal_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use V2Request.ProtoReflect.Descriptor instead.
+func (*V2Request) Descriptor() ([]byte, []int) {
+	return file_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *V2Request) GetMethod() V2Request_Method {
+	if x != nil {
+		return x.Method
+	}
+	return V2Request_SET
+}
+
+func (x *V2Request) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *V2Request) GetValue() []byte {
+	if x != nil {
+		return x.Value
+	}
+	return nil
+}
+
+func (x *V2Request) GetDir() bool {
+	if x != nil {
+		return x.Dir
+	}
+	return false
+}
+
+func (x *V2Request) GetRecursive() bool {
+	if x != nil {
+		return x.Recursive
+	}
+	return false
+}
+
+func (x *V2Request) GetRefresh() bool {
+	if x != nil {
+		return x.Refresh
+	}
+	return false
+}
+
+func (x *V2Request) GetPrevValue() string {
+	if x != nil {
+		return x.PrevValue
+	}
+	return ""
+}
+
+func (x *V2Request) GetPrevIndex() uint64 {
+	if x != nil {
+		return x.PrevIndex
+	}
+	return 0
+}
+
+func (x *V2Request) GetLease() int64 {
+	if x != nil {
+		return x.Lease
+	}
+	return 0
+}
+
+func (x *V2Request) GetTtlSeconds() int64 {
+	if x != nil {
+		return x.TtlSeconds
+	}
+	return 0
+}
+
+func (x *V2Request) GetExpiration() int64 {
+	if x != nil {
+		return x.Expiration
+	}
+	return 0
+}
+
+// V2AuthRequest is one change of users, roles or of whether they count, as the
+// v2 API makes it: all of it or nothing.
+type V2AuthRequest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Method V2AuthRequest_Method   `protobuf:"varint,1,opt,name=method,proto3,enum=etcdserverpb.V2AuthRequest_Method" json:"method,omitempty"`
+	Name   string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// hashed_password is base64 of a bcrypt text, "" for none.
+	HashedPassword string `protobuf:"bytes,3,opt,name=hashed_password,json=hashedPassword,proto3" json:"hashed_password,omitempty"`
+	// roles are those of a new user.
+	Roles       []string `protobuf:"bytes,4,rep,name=roles,proto3" json:"roles,omitempty"`
+	GrantRoles  []string `protobuf:"bytes,5,rep,name=grant_roles,json=grantRoles,proto3" json:"grant_roles,omitempty"`
+	RevokeRoles []string `protobuf:"bytes,6,rep,name=revoke_roles,json=revokeRoles,proto3" json:"revoke_roles,omitempty"`
+	// Patterns are a path, or the beginning of paths with a * behind it.
+	Read          []string `protobuf:"bytes,7,rep,name=read,proto3" json:"read,omitempty"`
+	Write         []string `protobuf:"bytes,8,rep,name=write,proto3" json:"write,omitempty"`
+	RevokeRead    []string `protobuf:"bytes,9,rep,name=revoke_read,json=revokeRead,proto3" json:"revoke_read,omitempty"`
+	RevokeWrite   []string `protobuf:"bytes,10,rep,name=revoke_write,json=revokeWrite,proto3" json:"revoke_write,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *V2AuthRequest) Reset() {
+	*x = V2AuthRequest{}
+	mi := &file_etcdserverpb_raft_internal_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *V2AuthRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*V2AuthRequest) ProtoMessage() {}
+
+func (x *V2AuthRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_etcdserverpb_raft_internal_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use V2AuthRequest.ProtoReflect.Descriptor instead.
+func (*V2AuthRequest) Descriptor() ([]byte, []int) {
+	return file_etcdserverpb_raft_internal_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *V2AuthRequest) GetMethod() V2AuthRequest_Method {
+	if x != nil {
+		return x.Method
+	}
+	return V2AuthRequest_ENABLE
+}
+
+func (x *V2AuthRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *V2AuthRequest) GetHashedPassword() string {
+	if x != nil {
+		return x.HashedPassword
+	}
+	return ""
+}
+
+func (x *V2AuthRequest) GetRoles() []string {
+	if x != nil {
+		return x.Roles
+	}
+	return nil
+}
+
+func (x *V2AuthRequest) GetGrantRoles() []string {
+	if x != nil {
+		return x.GrantRoles
+	}
+	return nil
+}
+
+func (x *V2AuthRequest) GetRevokeRoles() []string {
+	if x != nil {
+		return x.RevokeRoles
+	}
+	return nil
+}
+
+func (x *V2AuthRequest) GetRead() []string {
+	if x != nil {
+		return x.Read
+	}
+	return nil
+}
+
+func (x *V2AuthRequest) GetWrite() []string {
+	if x != nil {
+		return x.Write
+	}
+	return nil
+}
+
+func (x *V2AuthRequest) GetRevokeRead() []string {
+	if x != nil {
+		return x.RevokeRead
+	}
+	return nil
+}
+
+func (x *V2AuthRequest) GetRevokeWrite() []string {
+	if x != nil {
+		return x.RevokeWrite
+	}
+	return nil
+}
+
 var File_etcdserverpb_raft_internal_proto protoreflect.FileDescriptor
 
 const file_etcdserverpb_raft_internal_proto_rawDesc = "" +
@@ -484,7 +881,7 @@ const file_etcdserverpb_raft_internal_proto_rawDesc = "" +
 	"\rRequestHeader\x12\x0e\n" +
 	"\x02ID\x18\x01 \x01(\x04R\x02ID\x12\x1a\n" +
 	"\busername\x18\x02 \x01(\tR\busername\x12#\n" +
-	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"\xcf\x12\n" +
+	"\rauth_revision\x18\x03 \x01(\x04R\fauthRevision\"\xb0\x13\n" +
 	"\x13InternalRaftRequest\x12\x0e\n" +
 	"\x02ID\x18\x01 \x01(\x04R\x02ID\x120\n" +
 	"\x05range\x18\x03 \x01(\v2\x1a.etcdserverpb.RangeRequestR\x05range\x12*\n" +
@@ -526,12 +923,67 @@ const file_etcdserverpb_raft_internal_proto_rawDesc = "" +
 	" \x01(\v2).membershippb.ClusterMemberAttrSetRequestR\x14clusterMemberAttrSet\x12T\n" +
 	"\x12downgrade_info_set\x18\x96\n" +
 	" \x01(\v2%.membershippb.DowngradeInfoSetRequestR\x10downgradeInfoSet\x12`\n" +
-	"\x16downgrade_version_test\x18\xacM \x01(\v2).etcdserverpb.DowngradeVersionTestRequestR\x14downgradeVersionTest\"\x0f\n" +
+	"\x16downgrade_version_test\x18\xacM \x01(\v2).etcdserverpb.DowngradeVersionTestRequestR\x14downgradeVersionTest\x12(\n" +
+	"\x02v2\x18\x90N \x01(\v2\x17.etcdserverpb.V2RequestR\x02v2\x125\n" +
+	"\av2_auth\x18\x91N \x01(\v2\x1b.etcdserverpb.V2AuthRequestR\x06v2Auth\"\x0f\n" +
 	"\rEmptyResponse\"p\n" +
 	"\x1bInternalAuthenticateRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1a\n" +
 	"\bpassword\x18\x02 \x01(\tR\bpassword\x12!\n" +
-	"\fsimple_token\x18\x03 \x01(\tR\vsimpleTokenB-Z+github.com/kvorum/kvorum/proto/etcdserverpbb\x06proto3"
+	"\fsimple_token\x18\x03 \x01(\tR\vsimpleToken\"\xc6\x03\n" +
+	"\tV2Request\x126\n" +
+	"\x06method\x18\x01 \x01(\x0e2\x1e.etcdserverpb.V2Request.MethodR\x06method\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x14\n" +
+	"\x05value\x18\x03 \x01(\fR\x05value\x12\x10\n" +
+	"\x03dir\x18\x04 \x01(\bR\x03dir\x12\x1c\n" +
+	"\trecursive\x18\x05 \x01(\bR\trecursive\x12\x18\n" +
+	"\arefresh\x18\x06 \x01(\bR\arefresh\x12\x1d\n" +
+	"\n" +
+	"prev_value\x18\a \x01(\tR\tprevValue\x12\x1d\n" +
+	"\n" +
+	"prev_index\x18\b \x01(\x04R\tprevIndex\x12\x14\n" +
+	"\x05lease\x18\t \x01(\x03R\x05lease\x12\x1f\n" +
+	"\vttl_seconds\x18\n" +
+	" \x01(\x03R\n" +
+	"ttlSeconds\x12\x1e\n" +
+	"\n" +
+	"expiration\x18\v \x01(\x03R\n" +
+	"expiration\"x\n" +
+	"\x06Method\x12\a\n" +
+	"\x03SET\x10\x00\x12\n" +
+	"\n" +
+	"\x06CREATE\x10\x01\x12\x13\n" +
+	"\x0fCREATE_IN_ORDER\x10\x02\x12\n" +
+	"\n" +
+	"\x06UPDATE\x10\x03\x12\x14\n" +
+	"\x10COMPARE_AND_SWAP\x10\x04\x12\n" +
+	"\n" +
+	"\x06DELETE\x10\x05\x12\x16\n" +
+	"\x12COMPARE_AND_DELETE\x10\x06\"\xda\x03\n" +
+	"\rV2AuthRequest\x12:\n" +
+	"\x06method\x18\x01 \x01(\x0e2\".etcdserverpb.V2AuthRequest.MethodR\x06method\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12'\n" +
+	"\x0fhashed_password\x18\x03 \x01(\tR\x0ehashedPassword\x12\x14\n" +
+	"\x05roles\x18\x04 \x03(\tR\x05roles\x12\x1f\n" +
+	"\vgrant_roles\x18\x05 \x03(\tR\n" +
+	"grantRoles\x12!\n" +
+	"\frevoke_roles\x18\x06 \x03(\tR\vrevokeRoles\x12\x12\n" +
+	"\x04read\x18\a \x03(\tR\x04read\x12\x14\n" +
+	"\x05write\x18\b \x03(\tR\x05write\x12\x1f\n" +
+	"\vrevoke_read\x18\t \x03(\tR\n" +
+	"revokeRead\x12!\n" +
+	"\frevoke_write\x18\n" +
+	" \x03(\tR\vrevokeWrite\"\x87\x01\n" +
+	"\x06Method\x12\n" +
+	"\n" +
+	"\x06ENABLE\x10\x00\x12\v\n" +
+	"\aDISABLE\x10\x01\x12\x0f\n" +
+	"\vUSER_CREATE\x10\x02\x12\x0f\n" +
+	"\vUSER_UPDATE\x10\x03\x12\x0f\n" +
+	"\vUSER_DELETE\x10\x04\x12\x0f\n" +
+	"\vROLE_CREATE\x10\x05\x12\x0f\n" +
+	"\vROLE_UPDATE\x10\x06\x12\x0f\n" +
+	"\vROLE_DELETE\x10\aB-Z+github.com/kvorum/kvorum/proto/etcdserverpbb\x06proto3"
 
 var (
 	file_etcdserverpb_raft_internal_proto_rawDescOnce sync.Once
@@ -545,79 +997,88 @@ func file_etcdserverpb_raft_internal_proto_rawDescGZIP() []byte {
 	return file_etcdserverpb_raft_internal_proto_rawDescData
 }
 
-var file_etcdserverpb_raft_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_etcdserverpb_raft_internal_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_etcdserverpb_raft_internal_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_etcdserverpb_raft_internal_proto_goTypes = []any{
-	(*RequestHeader)(nil),                            // 0: etcdserverpb.RequestHeader
-	(*InternalRaftRequest)(nil),                      // 1: etcdserverpb.InternalRaftRequest
-	(*EmptyResponse)(nil),                            // 2: etcdserverpb.EmptyResponse
-	(*InternalAuthenticateRequest)(nil),              // 3: etcdserverpb.InternalAuthenticateRequest
-	(*RangeRequest)(nil),                             // 4: etcdserverpb.RangeRequest
-	(*PutRequest)(nil),                               // 5: etcdserverpb.PutRequest
-	(*DeleteRangeRequest)(nil),                       // 6: etcdserverpb.DeleteRangeRequest
-	(*TxnRequest)(nil),                               // 7: etcdserverpb.TxnRequest
-	(*CompactionRequest)(nil),                        // 8: etcdserverpb.CompactionRequest
-	(*LeaseGrantRequest)(nil),                        // 9: etcdserverpb.LeaseGrantRequest
-	(*LeaseRevokeRequest)(nil),                       // 10: etcdserverpb.LeaseRevokeRequest
-	(*AlarmRequest)(nil),                             // 11: etcdserverpb.AlarmRequest
-	(*LeaseCheckpointRequest)(nil),                   // 12: etcdserverpb.LeaseCheckpointRequest
-	(*AuthEnableRequest)(nil),                        // 13: etcdserverpb.AuthEnableRequest
-	(*AuthDisableRequest)(nil),                       // 14: etcdserverpb.AuthDisableRequest
-	(*AuthStatusRequest)(nil),                        // 15: etcdserverpb.AuthStatusRequest
-	(*AuthUserAddRequest)(nil),                       // 16: etcdserverpb.AuthUserAddRequest
-	(*AuthUserDeleteRequest)(nil),                    // 17: etcdserverpb.AuthUserDeleteRequest
-	(*AuthUserGetRequest)(nil),                       // 18: etcdserverpb.AuthUserGetRequest
-	(*AuthUserChangePasswordRequest)(nil),            // 19: etcdserverpb.AuthUserChangePasswordRequest
-	(*AuthUserGrantRoleRequest)(nil),                 // 20: etcdserverpb.AuthUserGrantRoleRequest
-	(*AuthUserRevokeRoleRequest)(nil),                // 21: etcdserverpb.AuthUserRevokeRoleRequest
-	(*AuthUserListRequest)(nil),                      // 22: etcdserverpb.AuthUserListRequest
-	(*AuthRoleListRequest)(nil),                      // 23: etcdserverpb.AuthRoleListRequest
-	(*AuthRoleAddRequest)(nil),                       // 24: etcdserverpb.AuthRoleAddRequest
-	(*AuthRoleDeleteRequest)(nil),                    // 25: etcdserverpb.AuthRoleDeleteRequest
-	(*AuthRoleGetRequest)(nil),                       // 26: etcdserverpb.AuthRoleGetRequest
-	(*AuthRoleGrantPermissionRequest)(nil),           // 27: etcdserverpb.AuthRoleGrantPermissionRequest
-	(*AuthRoleRevokePermissionRequest)(nil),          // 28: etcdserverpb.AuthRoleRevokePermissionRequest
-	(*membershippb.ClusterVersionSetRequest)(nil),    // 29: membershippb.ClusterVersionSetRequest
-	(*membershippb.ClusterMemberAttrSetRequest)(nil), // 30: membershippb.ClusterMemberAttrSetRequest
-	(*membershippb.DowngradeInfoSetRequest)(nil),     // 31: membershippb.DowngradeInfoSetRequest
-	(*DowngradeVersionTestRequest)(nil),              // 32: etcdserverpb.DowngradeVersionTestRequest
+	(V2Request_Method)(0),                            // 0: etcdserverpb.V2Request.Method
+	(V2AuthRequest_Method)(0),                        // 1: etcdserverpb.V2AuthRequest.Method
+	(*RequestHeader)(nil),                            // 2: etcdserverpb.RequestHeader
+	(*InternalRaftRequest)(nil),                      // 3: etcdserverpb.InternalRaftRequest
+	(*EmptyResponse)(nil),                            // 4: etcdserverpb.EmptyResponse
+	(*InternalAuthenticateRequest)(nil),              // 5: etcdserverpb.InternalAuthenticateRequest
+	(*V2Request)(nil),                                // 6: etcdserverpb.V2Request
+	(*V2AuthRequest)(nil),                            // 7: etcdserverpb.V2AuthRequest
+	(*RangeRequest)(nil),                             // 8: etcdserverpb.RangeRequest
+	(*PutRequest)(nil),                               // 9: etcdserverpb.PutRequest
+	(*DeleteRangeRequest)(nil),                       // 10: etcdserverpb.DeleteRangeRequest
+	(*TxnRequest)(nil),                               // 11: etcdserverpb.TxnRequest
+	(*CompactionRequest)(nil),                        // 12: etcdserverpb.CompactionRequest
+	(*LeaseGrantRequest)(nil),                        // 13: etcdserverpb.LeaseGrantRequest
+	(*LeaseRevokeRequest)(nil),                       // 14: etcdserverpb.LeaseRevokeRequest
+	(*AlarmRequest)(nil),                             // 15: etcdserverpb.AlarmRequest
+	(*LeaseCheckpointRequest)(nil),                   // 16: etcdserverpb.LeaseCheckpointRequest
+	(*AuthEnableRequest)(nil),                        // 17: etcdserverpb.AuthEnableRequest
+	(*AuthDisableRequest)(nil),                       // 18: etcdserverpb.AuthDisableRequest
+	(*AuthStatusRequest)(nil),                        // 19: etcdserverpb.AuthStatusRequest
+	(*AuthUserAddRequest)(nil),                       // 20: etcdserverpb.AuthUserAddRequest
+	(*AuthUserDeleteRequest)(nil),                    // 21: etcdserverpb.AuthUserDeleteRequest
+	(*AuthUserGetRequest)(nil),                       // 22: etcdserverpb.AuthUserGetRequest
+	(*AuthUserChangePasswordRequest)(nil),            // 23: etcdserverpb.AuthUserChangePasswordRequest
+	(*AuthUserGrantRoleRequest)(nil),                 // 24: etcdserverpb.AuthUserGrantRoleRequest
+	(*AuthUserRevokeRoleRequest)(nil),                // 25: etcdserverpb.AuthUserRevokeRoleRequest
+	(*AuthUserListRequest)(nil),                      // 26: etcdserverpb.AuthUserListRequest
+	(*AuthRoleListRequest)(nil),                      // 27: etcdserverpb.AuthRoleListRequest
+	(*AuthRoleAddRequest)(nil),                       // 28: etcdserverpb.AuthRoleAddRequest
+	(*AuthRoleDeleteRequest)(nil),                    // 29: etcdserverpb.AuthRoleDeleteRequest
+	(*AuthRoleGetRequest)(nil),                       // 30: etcdserverpb.AuthRoleGetRequest
+	(*AuthRoleGrantPermissionRequest)(nil),           // 31: etcdserverpb.AuthRoleGrantPermissionRequest
+	(*AuthRoleRevokePermissionRequest)(nil),          // 32: etcdserverpb.AuthRoleRevokePermissionRequest
+	(*membershippb.ClusterVersionSetRequest)(nil),    // 33: membershippb.ClusterVersionSetRequest
+	(*membershippb.ClusterMemberAttrSetRequest)(nil), // 34: membershippb.ClusterMemberAttrSetRequest
+	(*membershippb.DowngradeInfoSetRequest)(nil),     // 35: membershippb.DowngradeInfoSetRequest
+	(*DowngradeVersionTestRequest)(nil),              // 36: etcdserverpb.DowngradeVersionTestRequest
 }
 var file_etcdserverpb_raft_internal_proto_depIdxs = []int32{
-	4,  // 0: etcdserverpb.InternalRaftRequest.range:type_name -> etcdserverpb.RangeRequest
-	5,  // 1: etcdserverpb.InternalRaftRequest.put:type_name -> etcdserverpb.PutRequest
-	6,  // 2: etcdserverpb.InternalRaftRequest.delete_range:type_name -> etcdserverpb.DeleteRangeRequest
-	7,  // 3: etcdserverpb.InternalRaftRequest.txn:type_name -> etcdserverpb.TxnRequest
-	8,  // 4: etcdserverpb.InternalRaftRequest.compaction:type_name -> etcdserverpb.CompactionRequest
-	9,  // 5: etcdserverpb.InternalRaftRequest.lease_grant:type_name -> etcdserverpb.LeaseGrantRequest
-	10, // 6: etcdserverpb.InternalRaftRequest.lease_revoke:type_name -> etcdserverpb.LeaseRevokeRequest
-	11, // 7: etcdserverpb.InternalRaftRequest.alarm:type_name -> etcdserverpb.AlarmRequest
-	12, // 8: etcdserverpb.InternalRaftRequest.lease_checkpoint:type_name -> etcdserverpb.LeaseCheckpointRequest
-	0,  // 9: etcdserverpb.InternalRaftRequest.header:type_name -> etcdserverpb.RequestHeader
-	13, // 10: etcdserverpb.InternalRaftRequest.auth_enable:type_name -> etcdserverpb.AuthEnableRequest
-	14, // 11: etcdserverpb.InternalRaftRequest.auth_disable:type_name -> etcdserverpb.AuthDisableRequest
-	3,  // 12: etcdserverpb.InternalRaftRequest.authenticate:type_name -> etcdserverpb.InternalAuthenticateRequest
-	15, // 13: etcdserverpb.InternalRaftRequest.auth_status:type_name -> etcdserverpb.AuthStatusRequest
-	16, // 14: etcdserverpb.InternalRaftRequest.auth_user_add:type_name -> etcdserverpb.AuthUserAddRequest
-	17, // 15: etcdserverpb.InternalRaftRequest.auth_user_delete:type_name -> etcdserverpb.AuthUserDeleteRequest
-	18, // 16: etcdserverpb.InternalRaftRequest.auth_user_get:type_name -> etcdserverpb.AuthUserGetRequest
-	19, // 17: etcdserverpb.InternalRaftRequest.auth_user_change_password:type_name -> etcdserverpb.AuthUserChangePasswordRequest
-	20, // 18: etcdserverpb.InternalRaftRequest.auth_user_grant_role:type_name -> etcdserverpb.AuthUserGrantRoleRequest
-	21, // 19: etcdserverpb.InternalRaftRequest.auth_user_revoke_role:type_name -> etcdserverpb.AuthUserRevokeRoleRequest
-	22, // 20: etcdserverpb.InternalRaftRequest.auth_user_list:type_name -> etcdserverpb.AuthUserListRequest
-	23, // 21: etcdserverpb.InternalRaftRequest.auth_role_list:type_name -> etcdserverpb.AuthRoleListRequest
-	24, // 22: etcdserverpb.InternalRaftRequest.auth_role_add:type_name -> etcdserverpb.AuthRoleAddRequest
-	25, // 23: etcdserverpb.InternalRaftRequest.auth_role_delete:type_name -> etcdserverpb.AuthRoleDeleteRequest
-	26, // 24: etcdserverpb.InternalRaftRequest.auth_role_get:type_name -> etcdserverpb.AuthRoleGetRequest
-	27, // 25: etcdserverpb.InternalRaftRequest.auth_role_grant_permission:type_name -> etcdserverpb.AuthRoleGrantPermissionRequest
-	28, // 26: etcdserverpb.InternalRaftRequest.auth_role_revoke_permission:type_name -> etcdserverpb.AuthRoleRevokePermissionRequest
-	29, // 27: etcdserverpb.InternalRaftRequest.cluster_version_set:type_name -> membershippb.ClusterVersionSetRequest
-	30, // 28: etcdserverpb.InternalRaftRequest.cluster_member_attr_set:type_name -> membershippb.ClusterMemberAttrSetRequest
-	31, // 29: etcdserverpb.InternalRaftRequest.downgrade_info_set:type_name -> membershippb.DowngradeInfoSetRequest
-	32, // 30: etcdserverpb.InternalRaftRequest.downgrade_version_test:type_name -> etcdserverpb.DowngradeVersionTestRequest
-	31, // [31:31] is the sub-list for method output_type
-	31, // [31:31] is the sub-list for method input_type
-	31, // [31:31] is the sub-list for extension type_name
-	31, // [31:31] is the sub-list for extension extendee
-	0,  // [0:31] is the sub-list for field type_name
+	8,  // 0: etcdserverpb.InternalRaftRequest.range:type_name -> etcdserverpb.RangeRequest
+	9,  // 1: etcdserverpb.InternalRaftRequest.put:type_name -> etcdserverpb.PutRequest
+	10, // 2: etcdserverpb.InternalRaftRequest.delete_range:type_name -> etcdserverpb.DeleteRangeRequest
+	11, // 3: etcdserverpb.InternalRaftRequest.txn:type_name -> etcdserverpb.TxnRequest
+	12, // 4: etcdserverpb.InternalRaftRequest.compaction:type_name -> etcdserverpb.CompactionRequest
+	13, // 5: etcdserverpb.InternalRaftRequest.lease_grant:type_name -> etcdserverpb.LeaseGrantRequest
+	14, // 6: etcdserverpb.InternalRaftRequest.lease_revoke:type_name -> etcdserverpb.LeaseRevokeRequest
+	15, // 7: etcdserverpb.InternalRaftRequest.alarm:type_name -> etcdserverpb.AlarmRequest
+	16, // 8: etcdserverpb.InternalRaftRequest.lease_checkpoint:type_name -> etcdserverpb.LeaseCheckpointRequest
+	2,  // 9: etcdserverpb.InternalRaftRequest.header:type_name -> etcdserverpb.RequestHeader
+	17, // 10: etcdserverpb.InternalRaftRequest.auth_enable:type_name -> etcdserverpb.AuthEnableRequest
+	18, // 11: etcdserverpb.InternalRaftRequest.auth_disable:type_name -> etcdserverpb.AuthDisableRequest
+	5,  // 12: etcdserverpb.InternalRaftRequest.authenticate:type_name -> etcdserverpb.InternalAuthenticateRequest
+	19, // 13: etcdserverpb.InternalRaftRequest.auth_status:type_name -> etcdserverpb.AuthStatusRequest
+	20, // 14: etcdserverpb.InternalRaftRequest.auth_user_add:type_name -> etcdserverpb.AuthUserAddRequest
+	21, // 15: etcdserverpb.InternalRaftRequest.auth_user_delete:type_name -> etcdserverpb.AuthUserDeleteRequest
+	22, // 16: etcdserverpb.InternalRaftRequest.auth_user_get:type_name -> etcdserverpb.AuthUserGetRequest
+	23, // 17: etcdserverpb.InternalRaftRequest.auth_user_change_password:type_name -> etcdserverpb.AuthUserChangePasswordRequest
+	24, // 18: etcdserverpb.InternalRaftRequest.auth_user_grant_role:type_name -> etcdserverpb.AuthUserGrantRoleRequest
+	25, // 19: etcdserverpb.InternalRaftRequest.auth_user_revoke_role:type_name -> etcdserverpb.AuthUserRevokeRoleRequest
+	26, // 20: etcdserverpb.InternalRaftRequest.auth_user_list:type_name -> etcdserverpb.AuthUserListRequest
+	27, // 21: etcdserverpb.InternalRaftRequest.auth_role_list:type_name -> etcdserverpb.AuthRoleListRequest
+	28, // 22: etcdserverpb.InternalRaftRequest.auth_role_add:type_name -> etcdserverpb.AuthRoleAddRequest
+	29, // 23: etcdserverpb.InternalRaftRequest.auth_role_delete:type_name -> etcdserverpb.AuthRoleDeleteRequest
+	30, // 24: etcdserverpb.InternalRaftRequest.auth_role_get:type_name -> etcdserverpb.AuthRoleGetRequest
+	31, // 25: etcdserverpb.InternalRaftRequest.auth_role_grant_permission:type_name -> etcdserverpb.AuthRoleGrantPermissionRequest
+	32, // 26: etcdserverpb.InternalRaftRequest.auth_role_revoke_permission:type_name -> etcdserverpb.AuthRoleRevokePermissionRequest
+	33, // 27: etcdserverpb.InternalRaftRequest.cluster_version_set:type_name -> membershippb.ClusterVersionSetRequest
+	34, // 28: etcdserverpb.InternalRaftRequest.cluster_member_attr_set:type_name -> membershippb.ClusterMemberAttrSetRequest
+	35, // 29: etcdserverpb.InternalRaftRequest.downgrade_info_set:type_name -> membershippb.DowngradeInfoSetRequest
+	36, // 30: etcdserverpb.InternalRaftRequest.downgrade_version_test:type_name -> etcdserverpb.DowngradeVersionTestRequest
+	6,  // 31: etcdserverpb.InternalRaftRequest.v2:type_name -> etcdserverpb.V2Request
+	7,  // 32: etcdserverpb.InternalRaftRequest.v2_auth:type_name -> etcdserverpb.V2AuthRequest
+	0,  // 33: etcdserverpb.V2Request.method:type_name -> etcdserverpb.V2Request.Method
+	1,  // 34: etcdserverpb.V2AuthRequest.method:type_name -> etcdserverpb.V2AuthRequest.Method
+	35, // [35:35] is the sub-list for method output_type
+	35, // [35:35] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_etcdserverpb_raft_internal_proto_init() }
@@ -631,13 +1092,14 @@ func file_etcdserverpb_raft_internal_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_etcdserverpb_raft_internal_proto_rawDesc), len(file_etcdserverpb_raft_internal_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_etcdserverpb_raft_internal_proto_goTypes,
 		DependencyIndexes: file_etcdserverpb_raft_internal_proto_depIdxs,
+		EnumInfos:         file_etcdserverpb_raft_internal_proto_enumTypes,
 		MessageInfos:      file_etcdserverpb_raft_internal_proto_msgTypes,
 	}.Build()
 	File_etcdserverpb_raft_internal_proto = out.File

@@ -91,6 +91,12 @@ func noteCaller(ctx context.Context, c state.Caller) {
 	}
 }
 
+// WithCaller is a context of a request that was admitted elsewhere in the name
+// of c.
+func WithCaller(ctx context.Context, c state.Caller) context.Context {
+	return context.WithValue(ctx, callerKey{}, c)
+}
+
 // anyRevision is the auth revision of a caller whose identity has been proven
 // and who is only checked again.
 const anyRevision = math.MaxUint64

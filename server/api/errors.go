@@ -55,6 +55,7 @@ var (
 	ErrDowngradeTarget      = errors.New("etcdserver: invalid downgrade target version")                               // go down one minor version at a time
 	ErrDowngradeInProgress  = errors.New("etcdserver: cluster has a downgrade job in progress")                        // cancel it first
 	ErrUnknownMethod        = errors.New("etcdserver: unknown method")                                                 // use a known action
+	ErrV2Keys               = errors.New("etcdserver: keys that begin with \\x00v2 belong to the v2 API")              // use /v2/keys, or --unsafe-v2-prefix-writes
 )
 
 // row says how an error looks on the wire. An empty text means the error's own.
@@ -146,6 +147,7 @@ func table() []row {
 		{ErrDowngradeTarget, codes.InvalidArgument, ""},
 		{ErrDowngradeInProgress, codes.FailedPrecondition, ""},
 		{ErrUnknownMethod, codes.Unknown, ""},
+		{ErrV2Keys, codes.InvalidArgument, ""},
 		{context.Canceled, codes.Canceled, ""},
 		{context.DeadlineExceeded, codes.DeadlineExceeded, ""},
 	}

@@ -47,6 +47,9 @@ func (k KV) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) 
 	if err := checkPut(r); err != nil {
 		return nil, k.errors.Status(err)
 	}
+	if err := k.checkV2Put(r); err != nil {
+		return nil, k.errors.Status(err)
+	}
 	response, err := propose[*pb.PutResponse](ctx, k.Services, &pb.InternalRaftRequest{Put: r})
 	if err != nil {
 		return nil, err
@@ -58,6 +61,9 @@ func (k KV) Put(ctx context.Context, r *pb.PutRequest) (*pb.PutResponse, error) 
 // DeleteRange deletes keys.
 func (k KV) DeleteRange(ctx context.Context, r *pb.DeleteRangeRequest) (*pb.DeleteRangeResponse, error) {
 	if err := checkDelete(r); err != nil {
+		return nil, k.errors.Status(err)
+	}
+	if err := k.checkV2Delete(r); err != nil {
 		return nil, k.errors.Status(err)
 	}
 	response, err := propose[*pb.DeleteRangeResponse](ctx, k.Services, &pb.InternalRaftRequest{DeleteRange: r})
@@ -95,6 +101,9 @@ func (k KV) runTxn(ctx context.Context, r *pb.TxnRequest) (*pb.TxnResponse, erro
 		return nil, k.errors.Status(ErrTooManyRequests)
 	}
 	if !onlyReads(r) {
+		if err := k.checkV2Txn(r); err != nil {
+			return nil, k.errors.Status(err)
+		}
 		return propose[*pb.TxnResponse](ctx, k.Services, &pb.InternalRaftRequest{Txn: r})
 	}
 	if !onlySerializable(r) {

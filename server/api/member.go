@@ -88,6 +88,8 @@ type Limits struct {
 	LeaseTTLMin      int64 // seconds; a shorter lease is made longer
 	Unsent           *Unsent
 	ProgressInterval time.Duration
+	// V2PrefixWrites lets clients write the keys of the v2 API.
+	V2PrefixWrites bool
 }
 
 // Observer is told, if set, how long the store took for one range.

@@ -129,3 +129,22 @@ func (p *passwords) remember(m mark) {
 	}
 	p.verified[m] = struct{}{}
 }
+
+// Login gives the caller that a name and a password stand for, for doors that
+// ask for both with each request. state.ErrAuthFailed and its like if they do
+// not fit.
+func (s *Services) Login(ctx context.Context, name, password string) (state.Caller, error) {
+	text, revision, err := s.machine.PasswordHash(name)
+	if err != nil {
+		return state.Caller{}, err
+	}
+	if err := s.passwords.verify(ctx, text, password); err != nil {
+		return state.Caller{}, err
+	}
+	return state.Caller{User: name, AuthRevision: revision}, nil
+}
+
+// HashPassword gives what a command carries for a password.
+func (s *Services) HashPassword(ctx context.Context, password string) (string, error) {
+	return s.passwords.hash(ctx, password)
+}

@@ -73,7 +73,7 @@ func (as alarms) list(kind pb.AlarmType) []*pb.AlarmMember {
 // space is short, what changes or trusts the keys while they may be corrupt.
 func (as alarms) refuse(r *pb.InternalRaftRequest) error {
 	touchesKeys := r.Put != nil || r.Range != nil || r.DeleteRange != nil || r.Txn != nil || r.Compaction != nil ||
-		r.LeaseGrant != nil || r.LeaseRevoke != nil
+		r.LeaseGrant != nil || r.LeaseRevoke != nil || r.V2 != nil
 	if touchesKeys && as.active(pb.AlarmType_CORRUPT) {
 		return ErrCorrupt
 	}

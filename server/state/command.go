@@ -48,6 +48,8 @@ const (
 	fieldClusterMemberAttrSet     fieldNumber = 1301
 	fieldDowngradeInfoSet         fieldNumber = 1302
 	fieldDowngradeVersionTest     fieldNumber = 9900
+	fieldV2                       fieldNumber = 10000
+	fieldV2Auth                   fieldNumber = 10001
 )
 
 // opUnknown is the label of the kinds that have none of their own.
@@ -76,6 +78,10 @@ func opOf(field fieldNumber) string {
 		return "ClusterMemberAttrSet"
 	case fieldDowngradeInfoSet:
 		return "DowngradeInfoSet"
+	case fieldV2:
+		return "V2"
+	case fieldV2Auth:
+		return "V2Auth"
 	}
 	return authOpOf(field)
 }
@@ -129,11 +135,12 @@ func isCommand(n fieldNumber) bool {
 	return opOf(n) != opUnknown
 }
 
-// decoder decodes commands, reusing the messages of the hottest one.
+// decoder decodes commands, reusing the messages of the hottest ones.
 type decoder struct {
 	request pb.InternalRaftRequest
 	header  pb.RequestHeader
 	put     pb.PutRequest
+	v2      pb.V2Request
 }
 
 // decode returns the kind and the content of a command. The content is valid
@@ -150,7 +157,7 @@ func (d *decoder) decode(data []byte) (fieldNumber, *pb.InternalRaftRequest, err
 	}
 	r := d.reset(o)
 	switch o.command {
-	case fieldPut, fieldTxn, fieldDeleteRange, fieldRange:
+	case fieldPut, fieldTxn, fieldDeleteRange, fieldRange, fieldV2:
 		err = r.UnmarshalVTUnsafe(data)
 	default:
 		err = r.UnmarshalVT(data)
@@ -177,9 +184,13 @@ func (d *decoder) reset(o outline) *pb.InternalRaftRequest {
 		d.header = pb.RequestHeader{}
 		d.request.Header = &d.header
 	}
-	if o.command == fieldPut {
+	switch o.command {
+	case fieldPut:
 		d.put = pb.PutRequest{}
 		d.request.Put = &d.put
+	case fieldV2:
+		d.v2 = pb.V2Request{}
+		d.request.V2 = &d.v2
 	}
 	return &d.request
 }

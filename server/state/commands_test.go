@@ -68,7 +68,9 @@ func (s *commandSource) header(now *Machine) *pb.RequestHeader {
 
 func pick[T any](s *commandSource, of ...T) T { return of[s.random.Intn(len(of))] }
 
-func (s *commandSource) key() []byte    { return []byte(pick(s, "a", "b", "c", "d", "e", "aa", "b\x00")) }
+func (s *commandSource) key() []byte {
+	return []byte(pick(s, "a", "b", "c", "d", "e", "aa", "b\x00", "\x00v2/a"))
+}
 func (s *commandSource) end() []byte    { return []byte(pick(s, "", "", "", "c", "e", "\x00")) }
 func (s *commandSource) user() string   { return pick(s, "", "root", "alice", "bob", "nobody") }
 func (s *commandSource) role() string   { return pick(s, "", "root", "dev", "ops", "none") }
@@ -139,7 +141,7 @@ func (s *commandSource) branch(revision int64, depth int) []*pb.RequestOp {
 // request draws a request; about half of them are on keys.
 func (s *commandSource) request(revision int64) *pb.InternalRaftRequest {
 	r := &pb.InternalRaftRequest{}
-	switch s.random.Intn(24) {
+	switch s.random.Intn(32) {
 	default:
 		r.Put = s.put()
 	case 0, 1:
@@ -167,6 +169,8 @@ func (s *commandSource) request(revision int64) *pb.InternalRaftRequest {
 		s.clusterRequest(r)
 	case 11, 12, 13, 14:
 		s.authRequest(r)
+	case 15, 16, 17, 18, 19, 20:
+		s.v2Request(r)
 	}
 	return r
 }

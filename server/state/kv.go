@@ -79,6 +79,8 @@ func QuotaCost(r *pb.InternalRaftRequest) int64 {
 		return TxnCost(r.Txn)
 	case r.LeaseGrant != nil:
 		return LeaseCost
+	case r.V2 != nil:
+		return V2Cost(r.V2)
 	}
 	return 0
 }

@@ -158,14 +158,10 @@ func (m *Machine) revokeLease(w *mvcc.Writer, r *pb.LeaseRevokeRequest, res *Res
 		res.Err = ErrLeaseNotFound
 		return
 	}
-	if keys := m.store.LeaseKeys(id); len(keys) > 0 {
+	if keys := m.expireV2(w, id, res); len(keys) > 0 {
 		w.DeleteKeys(keys)
 	}
-	w.Delete(mvcc.BucketLease, leaseKey(id))
-	m.mu.Lock()
-	delete(m.leases, id)
-	m.mu.Unlock()
-	res.Leases = []LeaseChange{{Kind: LeaseRevoked, Lease: l}}
+	m.endLease(w, l, res)
 	res.Response = &pb.LeaseRevokeResponse{Header: header(w)}
 }
 

@@ -47,6 +47,9 @@ type Machine struct {
 	// authOn is auth.enabled for those who only need to know that it is off, as
 	// every request does: they must not meet on a lock.
 	authOn atomic.Bool
+
+	// v2Expired counts for statistics; it is no part of the replicated state.
+	v2Expired atomic.Uint64
 }
 
 // Result is what applying one entry came to. Equal commands on equal states
@@ -199,6 +202,8 @@ func (m *Machine) execute(w *mvcc.Writer, at mvcc.Applied, field fieldNumber, r 
 		m.revokeLease(w, r.LeaseRevoke, res)
 	case fieldLeaseCheckpoint:
 		m.checkpointLeases(w, r.LeaseCheckpoint, res)
+	case fieldV2:
+		m.changeV2(w, r.V2, res)
 	case fieldAlarm:
 		m.changeAlarm(w, r.Alarm, res)
 	case fieldClusterVersionSet:
@@ -251,5 +256,7 @@ func (m *Machine) executeAuth(w *mvcc.Writer, at mvcc.Applied, field fieldNumber
 		m.grantPermission(w, r.AuthRoleGrantPermission, res)
 	case fieldAuthRoleRevokePermission:
 		m.revokePermission(w, r.AuthRoleRevokePermission, res)
+	case fieldV2Auth:
+		m.changeV2Auth(w, r.V2Auth, res)
 	}
 }

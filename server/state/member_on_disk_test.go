@@ -141,7 +141,7 @@ var protoSpace = regexp.MustCompile(` +`)
 func text(message any) string {
 	p, ok := message.(proto.Message)
 	if !ok {
-		return ""
+		return describeV2(message)
 	}
 	b, err := prototext.MarshalOptions{}.Marshal(p)
 	if err != nil {

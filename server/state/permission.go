@@ -111,6 +111,8 @@ func (m *Machine) permit(c Caller, field fieldNumber, r *pb.InternalRaftRequest)
 		return m.mayDelete(c, r.DeleteRange)
 	case fieldTxn:
 		return m.mayTxn(c, r.Txn)
+	case fieldV2:
+		return m.permitV2(c, r.V2)
 	case fieldLeaseRevoke:
 		return m.mayAccessLease(c, toWrite, mvcc.LeaseID(r.LeaseRevoke.ID))
 	case fieldAuthUserGet:
@@ -121,7 +123,7 @@ func (m *Machine) permit(c Caller, field fieldNumber, r *pb.InternalRaftRequest)
 		fieldAuthUserAdd, fieldAuthUserDelete, fieldAuthUserChangePassword,
 		fieldAuthUserGrantRole, fieldAuthUserRevokeRole, fieldAuthUserList,
 		fieldAuthRoleAdd, fieldAuthRoleGrantPermission, fieldAuthRoleRevokePermission,
-		fieldAuthRoleDelete, fieldAuthRoleList:
+		fieldAuthRoleDelete, fieldAuthRoleList, fieldV2Auth:
 		return m.mustBeRoot(c)
 	}
 	return nil

@@ -26,6 +26,7 @@ import (
 //	bucket name=b              the records of a bucket
 //	read                       one reader per line
 //	keys                       all keys at the current revision
+//	v2tree                     all v2 nodes, hidden ones left out
 //	restart                    start again from the file; prints what differs
 func TestScenarios(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -67,6 +68,8 @@ func (m *member) run(t *testing.T, d *datadriven.TestData) string {
 			t.Fatal(err)
 		}
 		return strings.ReplaceAll(text(resp), " kvs:", "\nkvs:") + "\n"
+	case "v2tree":
+		return m.v2Tree()
 	case "restart":
 		before := m.image() + m.memory()
 		m.restart()

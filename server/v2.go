@@ -1,0 +1,53 @@
+package server
+
+import (
+	"context"
+	"net/http"
+
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/server/api"
+	"github.com/kvorum/kvorum/server/state"
+	"github.com/kvorum/kvorum/server/v2http"
+)
+
+// v2Member is this member as the v2 API needs it.
+type v2Member struct{ *Server }
+
+// v2Handler serves /v2/ and passes on what is not its own; next alone if the v2
+// API is off.
+func (s *Server) v2Handler(next http.Handler) http.Handler {
+	if !s.cfg.EnableV2 {
+		return next
+	}
+	v2 := v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch _, _, named := r.BasicAuth(); {
+		case !v2http.Serves(r):
+			next.ServeHTTP(w, r)
+		case !named && s.certificateIsALogin(r):
+			refuseCertificate(w)
+		default:
+			v2.ServeHTTP(w, r)
+		}
+	})
+}
+
+// ProposeAs implements v2http.Member.
+func (m v2Member) ProposeAs(ctx context.Context, c state.Caller, r *pb.InternalRaftRequest) (state.Result, error) {
+	if m.learner.Load() {
+		return state.Result{}, api.ErrLearnerRPC
+	}
+	if c != (state.Caller{}) {
+		ctx = api.WithCaller(ctx, c)
+	}
+	return m.Propose(ctx, r)
+}
+
+// LogPosition implements v2http.Member.
+func (m v2Member) LogPosition() (index, term uint64) {
+	status := m.node.Status()
+	return uint64(status.Commit), uint64(status.Term)
+}
+
+// ClusterID implements v2http.Member.
+func (m v2Member) ClusterID() uint64 { return m.cluster }
