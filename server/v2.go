@@ -19,7 +19,10 @@ func (s *Server) v2Handler(next http.Handler) http.Handler {
 	if !s.cfg.EnableV2 {
 		return next
 	}
-	v2 := v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
+	var v2 http.Handler = v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
+	if s.audit != nil {
+		v2 = s.audit.http(v2)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch _, _, named := r.BasicAuth(); {
 		case !v2http.Serves(r):
