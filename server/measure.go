@@ -187,6 +187,8 @@ func (s *Server) registerStoreMetrics() {
 	m.Gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", func() float64 { return float64(s.store.WatchStats().Watchers) })
 	m.Gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind.", func() float64 { return float64(s.store.WatchStats().Behind) })
 	m.Gauge("etcd_debugging_mvcc_pending_events_total", "Events waiting to be sent.", func() float64 { return float64(s.store.WatchStats().Pending) })
+	m.Counter("kvorum_watch_history_records_total", "Records of history looked at for watchers that were behind.", func() float64 { return float64(s.store.Stats().HistoryRecords) })
+	m.Counter("kvorum_watch_history_events_total", "Events found in them.", func() float64 { return float64(s.store.Stats().HistoryEvents) })
 	m.Counter("etcd_debugging_mvcc_events_total", "Events published.", func() float64 { return float64(s.store.WatchStats().Events) })
 }
 
