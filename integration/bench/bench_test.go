@@ -120,7 +120,7 @@ func TestSmallCalmGrowthAndMix(t *testing.T) {
 	}
 	var out bytes.Buffer
 	err := run(t.Context(), []string{
-		"-kvorum-bin", binary, "-alone", "-dir", t.TempDir(), "-nodes", "1", "-rounds", "1", "-duration", "200ms",
+		"-kvorum-bin", binary, "-alone", "-dir", t.TempDir(), "-nodes", "1", "-rounds", "1", "-duration", "100ms", "-settle", "20ms",
 		"-loads", "calm,growth,kubernetes,expire", "-keys", "2000", "-leases", "300", "-lease-ttl", "2",
 		"-calm-keys", "2000", "-calm-behind", "1000", "-calm-mib", "4", "-growth-keys", "100,1000", "-growth-clients", "3",
 	}, &out)

@@ -88,7 +88,7 @@ func (b *benchmark) calmOf(ctx context.Context, s *system) (all []calmed, err er
 		if err := step.prepare(ctx); err != nil {
 			return nil, fmt.Errorf("prepare %s: %w", step.title, err)
 		}
-		if err := calm(ctx, s.cluster); err != nil {
+		if err := b.awaitCalm(ctx, s.cluster); err != nil {
 			return nil, err
 		}
 		measured, err := r.measure(ctx, step.do)

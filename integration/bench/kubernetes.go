@@ -56,7 +56,7 @@ func (b *benchmark) kubernetes(ctx context.Context, nodes int, t *table) (err er
 		if err := r.load(ctx, registry, b.settings.keys, 1024); err != nil {
 			return fmt.Errorf("%s: fill: %w", s.name, err)
 		}
-		if err := calm(ctx, s.cluster); err != nil {
+		if err := b.awaitCalm(ctx, s.cluster); err != nil {
 			return err
 		}
 	}
@@ -108,7 +108,7 @@ func (b *benchmark) mix(ctx context.Context, s *system) (mixed, error) {
 	if err := k.run(ctx, b.settings.duration); err != nil {
 		return mixed{}, err
 	}
-	if err := pause(ctx, settle); err != nil {
+	if err := pause(ctx, b.settings.settle); err != nil {
 		return mixed{}, err
 	}
 	after, err := cpu(s.cluster)

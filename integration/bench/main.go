@@ -34,7 +34,7 @@ type settings struct {
 	loads                string
 	nodes                []int
 	rounds               int
-	duration             time.Duration
+	duration, settle     time.Duration
 	keys, bigKeys        int64
 	alone                bool
 	leases, leaseTTL     int64
@@ -67,6 +67,7 @@ func parse(args []string) (*settings, error) {
 	nodes := f.String("nodes", "1,3", "cluster sizes")
 	f.IntVar(&s.rounds, "rounds", 5, "rounds of each load per system; medians are printed")
 	f.DurationVar(&s.duration, "duration", 3*time.Second, "of one round")
+	f.DurationVar(&s.settle, "settle", 500*time.Millisecond, "what servers get after a load for work that they have put off, which is charged to the load")
 	f.Int64Var(&s.keys, "keys", 100_000, "keys in the store for the reads")
 	f.Int64Var(&s.bigKeys, "big-keys", 1_000_000, "keys in the store for the restart and for the list in a big store")
 	f.Int64Var(&s.leases, "leases", 100_000, "leases that end at once")
@@ -87,8 +88,8 @@ func parse(args []string) (*settings, error) {
 		}
 		s.nodes = append(s.nodes, n)
 	}
-	if s.rounds < 1 || s.duration <= 0 || s.keys < 1 || s.bigKeys < 1 || s.leases < 1 || s.leaseTTL < 1 || s.expireRounds < 1 {
-		return nil, errors.New("-rounds, -duration, -keys, -big-keys, -leases, -lease-ttl and -expire-rounds must be above zero")
+	if s.rounds < 1 || s.duration <= 0 || s.settle < clockTick || s.keys < 1 || s.bigKeys < 1 || s.leases < 1 || s.leaseTTL < 1 || s.expireRounds < 1 {
+		return nil, errors.New("-settle must be 10 ms at least, -rounds, -duration, -keys, -big-keys, -leases, -lease-ttl and -expire-rounds must be above zero")
 	}
 	if s.calmKeys < 5 || s.calmBehind < 1 || s.calmMiB < 1 {
 		return nil, errors.New("-calm-keys must be 5 at least, -calm-behind and -calm-mib above zero")

@@ -13,9 +13,6 @@ import (
 	"github.com/kvorum/kvorum/integration/process"
 )
 
-// settle is how long the servers get after a load for work they have put off, which is charged to the load.
-const settle = 500 * time.Millisecond
-
 // benchmark is one run of the program.
 type benchmark struct {
 	settings *settings
@@ -170,7 +167,7 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 		loads[i] = prepared
 	}
 	for _, s := range systems {
-		if err := calm(ctx, s.cluster); err != nil {
+		if err := b.awaitCalm(ctx, s.cluster); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -188,16 +185,15 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 	return results, nil
 }
 
-// What a load has left to do (garbage, flushes, snapshots) must not be charged to the next one: calm waits until the
+// What a load has left to do (garbage, flushes, snapshots) must not be charged to the next one: awaitCalm waits until the
 // servers use less than calmShare of a CPU, at most calmMax.
 const (
-	calmLook  = 500 * time.Millisecond
 	calmShare = 0.05
 	calmMax   = 30 * time.Second
 )
 
-func calm(ctx context.Context, c *process.Cluster) error {
-	look := time.NewTicker(calmLook)
+func (b *benchmark) awaitCalm(ctx context.Context, c *process.Cluster) error {
+	look := time.NewTicker(b.settings.settle)
 	defer look.Stop()
 	last, err := cpu(c)
 	for until := time.Now().Add(calmMax); err == nil && time.Now().Before(until); {
@@ -207,7 +203,7 @@ func calm(ctx context.Context, c *process.Cluster) error {
 			return ctx.Err()
 		}
 		var now time.Duration
-		if now, err = cpu(c); err == nil && float64(now-last) < calmShare*float64(calmLook) {
+		if now, err = cpu(c); err == nil && float64(now-last) < calmShare*float64(b.settings.settle) {
 			return nil
 		}
 		last = now
@@ -218,21 +214,21 @@ func calm(ctx context.Context, c *process.Cluster) error {
 // measure is one round, with the instructions it took where they can be counted.
 func (b *benchmark) measure(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, error) {
 	if !b.counts {
-		f, _, err := measure(ctx, c, l)
+		f, _, err := b.round(ctx, c, l)
 		return f, err
 	}
 	p, err := startCounting(ctx, c)
 	if err != nil {
 		return figures{}, err
 	}
-	f, operations, err := measure(ctx, c, l)
+	f, operations, err := b.round(ctx, c, l)
 	count, failed := p.end()
 	f.counted, f.instructions = true, count/1000/operations
 	return f, errors.Join(err, failed)
 }
 
-// measure is one round, and how many operations it had.
-func measure(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, float64, error) {
+// round is one round, and how many operations it had.
+func (b *benchmark) round(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, float64, error) {
 	before, err := spent(ctx, c, false)
 	if err != nil {
 		return figures{}, 0, err
@@ -245,7 +241,7 @@ func measure(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, f
 		return figures{}, 0, fmt.Errorf("%d operations failed: %v", failed, report.Errors)
 	}
 	select {
-	case <-time.After(settle):
+	case <-time.After(b.settings.settle):
 	case <-ctx.Done():
 		return figures{}, 0, ctx.Err()
 	}
