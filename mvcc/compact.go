@@ -53,7 +53,7 @@ func (s *Store) CompactSlice() (more bool, err error) { return s.compactSlice() 
 func (s *Store) compactSlice() (more bool, err error) {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
-	if s.flusher.copying { // the copy must not miss a removal
+	if s.flusher.copying != nil { // the copy must not miss a removal
 		return s.hasTarget(), nil
 	}
 	target, begun, ok := s.beginCompaction()

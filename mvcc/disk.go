@@ -219,6 +219,7 @@ func writeApplied(tx *bolt.Tx, a Applied) error {
 func markOf(rev Revision) []byte { return stamp{main: rev}.appendKey(nil) }
 
 // size returns the allocated bytes, those in use and the open read transactions.
+// Pages that the next commit may take count as free.
 func (d *disk) size() (allocated, inUse int64, reads int) {
 	pageSize := 0
 	err := d.read(func(tx *bolt.Tx) error {
@@ -229,5 +230,5 @@ func (d *disk) size() (allocated, inUse int64, reads int) {
 		return 0, 0, 0
 	}
 	st := d.db.Stats()
-	return allocated, max(allocated-int64(st.FreePageN*pageSize), 0), st.OpenTxN
+	return allocated, max(allocated-int64((st.FreePageN+st.PendingPageN)*pageSize), 0), st.OpenTxN
 }

@@ -20,6 +20,8 @@ var (
 	ErrWatchStreamClosed = errors.New("mvcc: watch stream is closed")
 	// ErrClosed says that the store was closed.
 	ErrClosed = errors.New("mvcc: store is closed")
+	// ErrOvertaken says that Install replaced the file while it was defragmented; there is no more to do.
+	ErrOvertaken = errors.New("mvcc: the database was replaced meanwhile")
 	// ErrCorrupt says that the file contradicts itself: restore the member from another one.
 	ErrCorrupt = errors.New("mvcc: database is corrupt")
 )

@@ -52,6 +52,7 @@ type Server struct {
 	progress progress
 	leases   *leaseKeeper
 	quota    quota
+	healer   *healer
 
 	clientTLS       *secure.Files // nil: no URL needs it
 	peerTLS         *secure.Files // nil: no URL needs it
@@ -126,7 +127,8 @@ func (s *Server) open(ctx context.Context) error {
 		disk.close()
 		return err
 	}
-	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
+	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.quotaSize
+	s.healer = s.newHealer()
 	s.registerMetrics()
 	s.grpc = s.newGRPC()
 	return nil
@@ -184,12 +186,6 @@ func (s *Server) storeOptions() mvcc.Options {
 	}
 }
 
-// storeBytes is the size of the database with what is not in the file yet.
-func (s *Server) storeBytes() int64 {
-	stats := s.store.Stats()
-	return stats.SizeBytes + int64(stats.UnflushedBytes)
-}
-
 func (s *Server) localPeerURLs() []string {
 	if s.machine != nil {
 		if m, ok := s.machine.Member(s.self); ok {
@@ -230,10 +226,14 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	a := &applier{Server: s, bootApplied: s.store.Applied().Index}
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal}
-	for _, run := range []func(context.Context) error{
+	runs := []func(context.Context) error{
 		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runExpiry,
-		s.runSnapshots, s.runPurge, s.runVersions, compact.run, s.servePeers, s.publish,
-	} {
+		s.runSnapshots, s.runPurge, s.runVersions, compact.run, s.servePeers, s.publish, s.newDefragmenter().run,
+	}
+	if s.cfg.HealQuota {
+		runs = append(runs, s.healer.run)
+	}
+	for _, run := range runs {
 		group.Go(func() error { return run(ctx) })
 	}
 }
