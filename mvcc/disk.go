@@ -122,6 +122,23 @@ func bucket(tx *bolt.Tx, b Bucket) *bolt.Bucket { return tx.Bucket([]byte(b)) }
 // fetch fills out[i] with a copy of the record ats[i] for every i in want. All
 // copies share one buffer. A record that is not there gives errStale.
 func (d *disk) fetch(ats []stamp, out [][]byte, want []int) error {
+	return d.borrow(ats, out, want, func() {
+		total := 0
+		for _, i := range want {
+			total += len(out[i])
+		}
+		buf := make([]byte, 0, total)
+		for _, i := range want {
+			n := len(buf)
+			buf = append(buf, out[i]...)
+			out[i] = buf[n:len(buf):len(buf)]
+		}
+	})
+}
+
+// borrow fills out[i] with the record ats[i] itself for every i in want, calls
+// use, and takes them back. It changes the order of want.
+func (d *disk) borrow(ats []stamp, out [][]byte, want []int, use func()) error {
 	order := func(i, j int) int { return ats[i].compare(ats[j]) }
 	if !slices.IsSortedFunc(want, order) {
 		slices.SortFunc(want, order)
@@ -130,7 +147,6 @@ func (d *disk) fetch(ats []stamp, out [][]byte, want []int) error {
 		c := bucket(tx, BucketKey).Cursor()
 		var key [tombstoneSize]byte
 		var at []byte // where the cursor stands
-		total := 0
 		for n, i := range want {
 			k := ats[i].appendKey(key[:0])
 			var v []byte
@@ -144,14 +160,8 @@ func (d *disk) fetch(ats []stamp, out [][]byte, want []int) error {
 				return errStale
 			}
 			out[i] = v
-			total += len(v)
 		}
-		buf := make([]byte, 0, total)
-		for _, i := range want {
-			n := len(buf)
-			buf = append(buf, out[i]...)
-			out[i] = buf[n:len(buf):len(buf)]
-		}
+		use()
 		return nil
 	})
 }

@@ -111,7 +111,7 @@ func New(m Member, store *mvcc.Store, machine *state.Machine, l Limits, auth Aut
 
 // Register adds all services to a gRPC server.
 func (s *Services) Register(g grpc.ServiceRegistrar) {
-	pb.RegisterKVServer(g, KV{Services: s})
+	g.RegisterService(kvService(), KV{Services: s})
 	pb.RegisterWatchServer(g, Watch{Services: s})
 	pb.RegisterLeaseServer(g, Lease{Services: s})
 	pb.RegisterClusterServer(g, Cluster{Services: s})
