@@ -79,6 +79,7 @@ type Server struct {
 	proposalsFailed atomic.Uint64
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
+	ownDefrags      atomic.Int64 // automatic defragmentations under way
 	traffic         api.Traffic
 }
 

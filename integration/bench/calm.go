@@ -233,91 +233,31 @@ func (r *calmRun) defragment(ctx context.Context) error {
 	return r.client.Defragment(ctx, r.system.cluster.Members[0].Endpoint())
 }
 
-const (
-	probeEvery  = time.Millisecond
-	probeLead   = 300 * time.Millisecond // the probes run so long before and after
-	probeCall   = time.Minute            // a probe's request may take so long
-	calmStepMax = 10 * time.Minute
-)
+// calmStepMax bounds one big thing.
+const calmStepMax = 10 * time.Minute
 
-// measure does one big thing while a put, a get and a loop that asks nobody run, all against the first member.
+// measure does one big thing while the probes run against the first member.
 func (r *calmRun) measure(ctx context.Context, do func(context.Context) error) (calmed, error) {
-	c, err := client.New(client.Config{Endpoints: r.system.cluster.Endpoints()[:1]})
+	p, err := startProbes(ctx, r.system.cluster.Endpoints()[0])
 	if err != nil {
 		return calmed{}, err
 	}
-	defer func() { _ = c.Close() }() // nothing depends on how a connection of ours ends
-	value := string(make([]byte, 256))
-	put := startProbe(ctx, func(ctx context.Context) error { _, err := c.Put(ctx, "probe", value); return err })
-	get := startProbe(ctx, func(ctx context.Context) error { _, err := c.Get(ctx, "probe"); return err })
-	own := startProbe(ctx, func(context.Context) error { return nil })
-	err = pause(ctx, probeLead)
-	var took time.Duration
-	if err == nil {
-		ctx, cancel := context.WithTimeout(ctx, calmStepMax)
-		defer cancel()
-		began := time.Now()
-		err = do(ctx)
-		took = time.Since(began)
+	if err := pause(ctx, probeLead); err != nil {
+		return calmed{}, errors.Join(err, p.abandon())
 	}
-	err = errors.Join(err, pause(ctx, probeLead))
-	var result calmed
-	for _, p := range []struct {
-		probe *probe
-		gap   *float64
-	}{{put, &result.put}, {get, &result.get}, {own, &result.own}} {
-		longest, failed := p.probe.end()
-		*p.gap, err = float64(longest.Microseconds())/1000, errors.Join(err, failed)
+	doing, cancel := context.WithTimeout(ctx, calmStepMax)
+	defer cancel()
+	began := time.Now()
+	if err := do(doing); err != nil {
+		return calmed{}, errors.Join(err, p.abandon())
 	}
+	took := time.Since(began)
+	if err := pause(ctx, probeLead); err != nil {
+		return calmed{}, errors.Join(err, p.abandon())
+	}
+	result, err := p.end()
 	result.took = math.Round(took.Seconds()*1000) / 1000
 	return result, err
-}
-
-// probe does one thing a millisecond, each after the answer to the one before.
-type probe struct {
-	stop, done chan struct{}
-	longest    time.Duration // between two answers
-	err        error
-}
-
-func startProbe(ctx context.Context, do func(context.Context) error) *probe {
-	p := &probe{stop: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(p.done)
-		p.run(ctx, do)
-	}()
-	return p
-}
-
-func (p *probe) run(ctx context.Context, do func(context.Context) error) {
-	every := time.NewTicker(probeEvery)
-	defer every.Stop()
-	var last time.Time // zero: the first answer opens the connection
-	for {
-		select {
-		case <-p.stop:
-			return
-		case <-every.C:
-		}
-		callCtx, cancel := context.WithTimeout(ctx, probeCall)
-		p.err = do(callCtx)
-		cancel()
-		if p.err != nil {
-			return
-		}
-		now := time.Now()
-		if !last.IsZero() {
-			p.longest = max(p.longest, now.Sub(last))
-		}
-		last = now
-	}
-}
-
-// end waits for the request under way: a gap that has not ended is the longest of all.
-func (p *probe) end() (longest time.Duration, err error) {
-	close(p.stop)
-	<-p.done
-	return p.longest, p.err
 }
 
 // historyRead says how much Kvorum read for the watcher. etcd does not count that.
