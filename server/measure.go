@@ -49,7 +49,7 @@ func (s *Server) registerMetrics() {
 	m.Counter("etcd_network_client_grpc_received_bytes_total", "Bytes of messages from clients.", func() float64 { return float64(s.traffic.Received.Load()) })
 	m.Counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.", func() float64 { return float64(s.traffic.Sent.Load()) })
 	m.Gauge("etcd_disk_defrag_inflight", "Defragmentations under way.", func() float64 {
-		return float64(int64(m.RPCs.Open(pb.Maintenance_Defragment_FullMethodName)) + s.ownDefrags.Load())
+		return float64(m.RPCs.Open(pb.Maintenance_Defragment_FullMethodName) + s.ownDefrags.Load())
 	})
 	m.Gauge("os_fd_limit", "Most open files.", func() float64 { return float64(filesMax()) })
 	m.Gauge("os_fd_used", "Open files.", func() float64 { return float64(filesOpen()) })
