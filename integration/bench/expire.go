@@ -81,7 +81,7 @@ func (b *benchmark) expireOne(ctx context.Context, s *system) (e expired, err er
 	if early > revoked {
 		return e, fmt.Errorf("%.0f leases ended before all were granted: give a longer -lease-ttl", early-revoked)
 	}
-	o := b.settings.options(bench.Put, 1, 1)
+	o := b.settings.options(bench.Put, 50, 4)
 	o.Endpoints, o.Rate, o.Duration, o.CallMax = s.cluster.Endpoints(), 500, max(b.settings.duration, time.Second), expireMax
 	before, err := putP99(ctx, o)
 	if err != nil {
