@@ -83,6 +83,21 @@ func (a *anchors) forget(old func(*anchor) bool) {
 // rangeAnchored answers a page at a pinned revision from an anchor; ok is
 // false when the ordinary way must be taken.
 func (s *Store) rangeAnchored(r *pb.RangeRequest) (resp *pb.RangeResponse, ok bool) {
+	then, ok := s.anchored(r)
+	if !ok {
+		return nil, false
+	}
+	resp, err := then.rangeOf(r)
+	if err != nil {
+		return nil, false
+	}
+	resp.Header.Revision = int64(s.Revision())
+	return resp, true
+}
+
+// anchored returns the remembered view of an older revision that the request
+// names, so that a page of it costs what a page of the newest does.
+func (s *Store) anchored(r *pb.RangeRequest) (*view, bool) {
 	rev := Revision(r.Revision)
 	now := s.view.Load()
 	if rev <= 0 || rev >= now.rev || rev < now.compact {
@@ -94,10 +109,5 @@ func (s *Store) rangeAnchored(r *pb.RangeRequest) (resp *pb.RangeResponse, ok bo
 	}
 	then := *now
 	then.tree, then.rev = t, rev
-	resp, err := then.rangeOf(r)
-	if err != nil {
-		return nil, false
-	}
-	resp.Header.Revision = int64(now.rev)
-	return resp, true
+	return &then, true
 }

@@ -54,7 +54,7 @@ func (s *Store) CompactSlice() (more bool, err error) { return s.compactSlice() 
 func (s *Store) compactSlice() (more bool, err error) {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
-	if s.flusher.copying { // the copy must not miss a removal
+	if s.flusher.copying != nil { // the copy must not miss a removal
 		return s.hasTarget(), nil
 	}
 	target, begun, ok := s.beginCompaction()
@@ -123,22 +123,34 @@ func (s *state) markUnflushed(target Revision) bool {
 	})
 }
 
+// trimLockedMax is how many keys are trimmed before the writer may go on.
+const trimLockedMax = 64
+
 // trimIndex takes one batch of garbage out of the index and returns the stamps
 // of its records; last says that nothing is left to do.
 func (s *Store) trimIndex(target Revision) (drops []stamp, last bool) {
+	for n := 0; n < s.opts.CompactionBatch && len(drops) < s.opts.CompactionBatch && !last; n += trimLockedMax {
+		drops, last = s.trimSome(target, min(trimLockedMax, s.opts.CompactionBatch-n), drops)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for n := 0; n < s.opts.CompactionBatch && len(drops) < s.opts.CompactionBatch; n++ {
+	s.republish()
+	return drops, last
+}
+
+// trimSome trims up to n keys and appends what was dropped.
+func (s *Store) trimSome(target Revision, n int, drops []stamp) (_ []stamp, last bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for range n {
 		d, ok := s.garbage.pop(target)
 		if !ok {
-			last = true
-			break
+			return drops, true
 		}
 		s.counts.compactTouched.Add(1)
 		drops = s.discard(d, target, drops)
 	}
-	s.republish()
-	return drops, last
+	return drops, false
 }
 
 // discard trims one key and appends what was dropped.

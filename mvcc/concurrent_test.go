@@ -162,20 +162,20 @@ func TestWritesDuringDefragmentation(t *testing.T) {
 	w.Set(BucketAuth, []byte("deleted"), []byte("x"))
 	w.Close()
 	write("before")
-	ctx := context.Background()
-	if !s.beginCopy() {
+	c, begun := s.beginCopy(context.Background())
+	if !begun {
 		t.Fatal("a copy is running already")
 	}
 	fresh, err := openDisk(path+".tmp", testOptions())
 	if err != nil {
 		t.Fatal(err)
 	}
-	last, err := s.copyAll(ctx, fresh)
+	last, err := s.copyAll(c, fresh)
 	if err != nil {
 		t.Fatal(err)
 	}
 	write("meanwhile")
-	old, err := s.swap(ctx, fresh, path+".tmp", last)
+	old, err := s.swap(c, fresh, path+".tmp", last)
 	if err != nil {
 		t.Fatal(err)
 	}

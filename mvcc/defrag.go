@@ -12,40 +12,69 @@ import (
 )
 
 const (
-	defragBatchBytes = 8 << 20 // copied per transaction
-	defragCatchUp    = 2000    // records that may be left for the last step, in which nothing is flushed
+	// Copied per transaction. Each is synced, so that no more than this ever waits for the disk in front of the log.
+	defragBatchBytes = 4 << 20
+	defragCatchUp    = 2000 // records that may be left for the last step, in which nothing is flushed
 )
+
+// copying is a defragmentation under way.
+type copying struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	others []otherWrite // flushed meanwhile; guarded by flushMu
+	done   chan struct{}
+	err    error // set before done is closed
+}
 
 // Defragment writes the file anew without free space. Reads and writes go on:
 // the copy is made beside the live file, follows what is flushed meanwhile,
 // and takes its place in a moment in which only flushes wait. No compaction
-// runs meanwhile.
+// runs meanwhile. Who comes while another one is under way waits for that one.
 func (s *Store) Defragment(ctx context.Context) error {
-	if !s.beginCopy() {
-		return errors.New("defragment: already running")
+	for {
+		c, begun := s.beginCopy(ctx)
+		if begun {
+			return s.copyAndSwap(c)
+		}
+		select {
+		case <-c.done:
+			if c.err == nil {
+				return nil
+			}
+		case <-ctx.Done():
+			return fmt.Errorf("defragment: %w", ctx.Err())
+		}
 	}
-	path, err := tempName(filepath.Dir(s.path), "db.tmp.*")
-	if err == nil {
-		err = s.defragment(ctx, path)
-	}
-	s.flushMu.Lock()
-	s.flusher.copying, s.flusher.copied = false, nil
-	s.flushMu.Unlock()
-	s.wakeFlusher()
-	if err != nil {
-		return fmt.Errorf("defragment: %w", errors.Join(err, removeIfThere(path)))
-	}
-	return nil
 }
 
-func (s *Store) beginCopy() bool {
+// beginCopy returns the defragmentation under way, or begins one.
+func (s *Store) beginCopy(ctx context.Context) (c *copying, begun bool) {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
-	if s.flusher.copying {
-		return false
+	if s.flusher.copying != nil {
+		return s.flusher.copying, false
 	}
-	s.flusher.copying = true
-	return true
+	c = &copying{done: make(chan struct{})}
+	c.ctx, c.cancel = context.WithCancelCause(ctx)
+	s.flusher.copying = c
+	return c, true
+}
+
+func (s *Store) copyAndSwap(c *copying) error {
+	path, err := tempName(filepath.Dir(s.path), "db.tmp.*")
+	if err == nil {
+		err = s.defragment(c, path)
+	}
+	s.flushMu.Lock()
+	s.flusher.copying = nil
+	s.flushMu.Unlock()
+	c.cancel(nil)
+	s.wakeFlusher()
+	if err != nil {
+		c.err = fmt.Errorf("defragment: %w", errors.Join(err, removeIfThere(path)))
+	}
+	close(c.done)
+	return c.err
 }
 
 func tempName(dir, pattern string) (string, error) {
@@ -63,24 +92,19 @@ func removeIfThere(path string) error {
 	return nil
 }
 
-func (s *Store) defragment(ctx context.Context, path string) error {
-	o := s.opts
-	o.NoSync = true // synced as a whole at the end
-	fresh, err := openDisk(path, o)
+func (s *Store) defragment(c *copying, path string) error {
+	fresh, err := openDisk(path, s.opts)
 	if err != nil {
 		return err
 	}
-	last, err := s.copyAll(ctx, fresh)
+	last, err := s.copyAll(c, fresh)
 	for n := defragCatchUp; err == nil && n >= defragCatchUp; {
-		last, n, err = s.copyRecords(ctx, fresh, last)
-	}
-	if err == nil {
-		err = fresh.db.Sync()
+		last, n, err = s.copyRecords(c.ctx, fresh, last)
 	}
 	if err != nil {
 		return errors.Join(err, fresh.db.Close())
 	}
-	old, err := s.swap(ctx, fresh, path, last)
+	old, err := s.swap(c, fresh, path, last)
 	if err != nil {
 		return errors.Join(err, fresh.db.Close())
 	}
@@ -88,23 +112,23 @@ func (s *Store) defragment(ctx context.Context, path string) error {
 }
 
 // copyAll copies every bucket as of one moment and returns the last record.
-func (s *Store) copyAll(ctx context.Context, to *disk) (last stamp, err error) {
+func (s *Store) copyAll(c *copying, to *disk) (last stamp, err error) {
 	_, tx, err := s.steady()
 	if err != nil {
 		return stamp{}, err
 	}
 	defer tx.Rollback()
 	s.flushMu.Lock()
-	s.flusher.copied = nil // whatever was flushed since is written twice, in order
+	c.others = nil // whatever was flushed since is written twice, in order
 	s.flushMu.Unlock()
-	c := copier{to: to, ctx: ctx}
+	w := copier{to: to, ctx: c.ctx}
 	err = tx.ForEach(func(name []byte, b *bolt.Bucket) error {
-		return b.ForEach(func(k, v []byte) error { return c.put(Bucket(name), k, v) })
+		return b.ForEach(func(k, v []byte) error { return w.put(Bucket(name), k, v) })
 	})
 	if err == nil {
-		err = c.end()
+		err = w.end()
 	}
-	return c.last, errors.Join(err, c.abort())
+	return w.last, errors.Join(err, w.abort())
 }
 
 // copyRecords copies the records after last and returns the new last one and
@@ -134,25 +158,28 @@ type copier struct {
 	to    *disk
 	ctx   context.Context
 	tx    *bolt.Tx
+	name  Bucket       // of the bucket
+	into  *bolt.Bucket // of tx
 	bytes int
 	last  stamp // of the records seen
 }
 
 func (c *copier) put(b Bucket, k, v []byte) (err error) {
 	if c.tx == nil {
-		if err := c.ctx.Err(); err != nil {
+		if err := context.Cause(c.ctx); err != nil {
 			return err
 		}
 		if c.tx, err = c.to.db.Begin(true); err != nil {
 			return fmt.Errorf("begin copy: %w", err)
 		}
 	}
-	to, err := c.tx.CreateBucketIfNotExists([]byte(b))
-	if err != nil {
-		return fmt.Errorf("copy bucket %s: %w", b, err)
+	if c.into == nil || c.name != b {
+		if c.into, err = c.tx.CreateBucketIfNotExists([]byte(b)); err != nil {
+			return fmt.Errorf("copy bucket %s: %w", b, err)
+		}
+		c.name, c.into.FillPercent = b, fillPercent
 	}
-	to.FillPercent = fillPercent
-	if err := to.Put(k, v); err != nil {
+	if err := c.into.Put(k, v); err != nil {
 		return fmt.Errorf("copy to bucket %s: %w", b, err)
 	}
 	if b == BucketKey {
@@ -172,7 +199,7 @@ func (c *copier) end() error {
 		return nil
 	}
 	tx := c.tx
-	c.tx, c.bytes = nil, 0
+	c.tx, c.into, c.bytes = nil, nil, 0
 	if err := tx.Commit(); err != nil {
 		return fmt.Errorf("commit copy: %w", err)
 	}
@@ -185,28 +212,30 @@ func (c *copier) abort() error {
 		return nil
 	}
 	tx := c.tx
-	c.tx = nil
+	c.tx, c.into = nil, nil
 	return tx.Rollback()
 }
 
 // swap brings the copy up to date and puts it in the place of the live file.
-func (s *Store) swap(ctx context.Context, fresh *disk, path string, last stamp) (old *disk, err error) {
+func (s *Store) swap(c *copying, fresh *disk, path string, last stamp) (old *disk, err error) {
 	s.flushMu.Lock()
 	defer s.flushMu.Unlock()
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
-	if _, _, err := s.copyRecords(ctx, fresh, last); err != nil {
+	if err := context.Cause(c.ctx); err != nil { // Install may have put another file in the place of the one that was copied
 		return nil, err
 	}
-	if err := s.copyOthers(fresh); err != nil {
+	if _, _, err := s.copyRecords(c.ctx, fresh, last); err != nil {
+		return nil, err
+	}
+	if err := s.copyOthers(fresh, c.others); err != nil {
 		return nil, err
 	}
 	crash.Here("mvcc/before-defrag-rename")
 	if err := renameDurably(path, s.path); err != nil {
 		return nil, err
 	}
-	fresh.db.NoSync, fresh.db.NoGrowSync = s.opts.NoSync, s.opts.NoSync
 	s.mu.Lock()
 	old, s.disk = s.disk, fresh
 	v := *s.view.Load()
@@ -217,21 +246,18 @@ func (s *Store) swap(ctx context.Context, fresh *disk, path string, last stamp) 
 }
 
 // copyOthers brings the other buckets of the copy up to date. flushMu is held.
-func (s *Store) copyOthers(fresh *disk) error {
+func (s *Store) copyOthers(fresh *disk, others []otherWrite) error {
 	s.mu.Lock()
 	applied := s.flushedApplied
 	s.mu.Unlock()
 	err := fresh.db.Update(func(tx *bolt.Tx) error {
-		if err := writeOthers(tx, s.flusher.copied); err != nil {
+		if err := writeOthers(tx, others); err != nil {
 			return err
 		}
 		return writeApplied(tx, applied)
 	})
 	if err != nil {
 		return fmt.Errorf("bring copy up to date: %w", err)
-	}
-	if err := fresh.db.Sync(); err != nil {
-		return fmt.Errorf("sync copy: %w", err)
 	}
 	return nil
 }

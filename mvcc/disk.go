@@ -136,6 +136,23 @@ func bucket(tx *bolt.Tx, b Bucket) *bolt.Bucket { return tx.Bucket([]byte(b)) }
 // fetch fills out[i] with a copy of the record ats[i] for every i in want. All
 // copies share one buffer. A record that is not there gives errStale.
 func (d *disk) fetch(ats []stamp, out [][]byte, want []int) error {
+	return d.borrow(ats, out, want, func() {
+		total := 0
+		for _, i := range want {
+			total += len(out[i])
+		}
+		buf := make([]byte, 0, total)
+		for _, i := range want {
+			n := len(buf)
+			buf = append(buf, out[i]...)
+			out[i] = buf[n:len(buf):len(buf)]
+		}
+	})
+}
+
+// borrow fills out[i] with the record ats[i] itself for every i in want, calls
+// use, and takes them back. It changes the order of want.
+func (d *disk) borrow(ats []stamp, out [][]byte, want []int, use func()) error {
 	order := func(i, j int) int { return ats[i].compare(ats[j]) }
 	if !slices.IsSortedFunc(want, order) {
 		slices.SortFunc(want, order)
@@ -144,7 +161,6 @@ func (d *disk) fetch(ats []stamp, out [][]byte, want []int) error {
 		c := bucket(tx, BucketKey).Cursor()
 		var key [tombstoneSize]byte
 		var at []byte // where the cursor stands
-		total := 0
 		for n, i := range want {
 			k := ats[i].appendKey(key[:0])
 			var v []byte
@@ -158,14 +174,8 @@ func (d *disk) fetch(ats []stamp, out [][]byte, want []int) error {
 				return errStale
 			}
 			out[i] = v
-			total += len(v)
 		}
-		buf := make([]byte, 0, total)
-		for _, i := range want {
-			n := len(buf)
-			buf = append(buf, out[i]...)
-			out[i] = buf[n:len(buf):len(buf)]
-		}
+		use()
 		return nil
 	})
 }
@@ -233,6 +243,7 @@ func writeApplied(tx *bolt.Tx, a Applied) error {
 func markOf(rev Revision) []byte { return stamp{main: rev}.appendKey(nil) }
 
 // size returns the allocated bytes, those in use and the open read transactions.
+// Pages that the next commit may take count as free.
 func (d *disk) size() (allocated, inUse int64, reads int) {
 	pageSize := 0
 	err := d.read(func(tx *bolt.Tx) error {
@@ -243,5 +254,5 @@ func (d *disk) size() (allocated, inUse int64, reads int) {
 		return 0, 0, 0
 	}
 	st := d.db.Stats()
-	return allocated, max(allocated-int64(st.FreePageN*pageSize), 0), st.OpenTxN
+	return allocated, max(allocated-int64((st.FreePageN+st.PendingPageN)*pageSize), 0), st.OpenTxN
 }

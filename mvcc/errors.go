@@ -22,6 +22,8 @@ var (
 	ErrClosed = errors.New("mvcc: store is closed")
 	// ErrLockMemory says that the process may not keep the file in RAM: give it a memlock limit above the file's size, or do without.
 	ErrLockMemory = errors.New("mvcc: memory cannot be locked")
+	// ErrOvertaken says that Install replaced the file while it was defragmented; there is no more to do.
+	ErrOvertaken = errors.New("mvcc: the database was replaced meanwhile")
 	// ErrCorrupt says that the file contradicts itself: restore the member from another one.
 	ErrCorrupt = errors.New("mvcc: database is corrupt")
 )

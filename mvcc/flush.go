@@ -13,8 +13,7 @@ import (
 // flusherState belongs to whoever holds flushMu.
 type flusherState struct {
 	running   Revision      // compaction in progress, 0 if none
-	copying   bool          // defragmentation wants to see what is flushed
-	copied    []otherWrite  // other-bucket writes flushed while copying
+	copying   *copying      // the defragmentation under way, if any
 	lastFlush time.Duration // how long the last commit took
 }
 
@@ -93,8 +92,8 @@ func (s *Store) flush() error {
 	s.flusher.lastFlush = took
 	s.counts.flushed(b.to-b.from, took)
 	s.observeCommit(took, stats)
-	if s.flusher.copying {
-		s.flusher.copied = append(s.flusher.copied, b.others...)
+	if c := s.flusher.copying; c != nil {
+		c.others = append(c.others, b.others...)
 	}
 	s.flushDone(b)
 	return nil

@@ -20,6 +20,8 @@ func (s *Store) history(from, to Revision, key, end []byte, recordsMax, bytesMax
 		sp, single := spanOf(key, end)
 		w := historyWalk{span: sp, single: single, to: min(to, v.rev), records: recordsMax, bytes: bytesMax, next: from}
 		err := w.run(v, from)
+		s.counts.historyRecords.Add(int64(recordsMax - w.records))
+		s.counts.historyEvents.Add(int64(len(w.events)))
 		if errors.Is(err, errStale) && s.view.Load() != v {
 			continue
 		}

@@ -49,8 +49,8 @@ func (s *Store) replace(st *state, path string) (old *disk, err error) {
 	if s.closed.Load() {
 		return nil, ErrClosed
 	}
-	if s.flusher.copying {
-		return nil, errors.New("a defragmentation is running")
+	if c := s.flusher.copying; c != nil {
+		c.cancel(ErrOvertaken) // what it has copied is of the past
 	}
 	crash.Here("mvcc/before-install-rename")
 	if err := renameDurably(path, s.path); err != nil {

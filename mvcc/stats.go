@@ -7,10 +7,11 @@ import (
 
 // counters only grow.
 type counters struct {
-	puts, deletes, ranges, txns atomic.Int64
-	flushes, flushedRecords     atomic.Int64
-	flushNanos, putBytes        atomic.Int64
-	compacted, compactTouched   atomic.Int64
+	puts, deletes, ranges, txns   atomic.Int64
+	flushes, flushedRecords       atomic.Int64
+	flushNanos, putBytes          atomic.Int64
+	compacted, compactTouched     atomic.Int64
+	historyRecords, historyEvents atomic.Int64
 }
 
 func (c *counters) flushed(records int64, took time.Duration) {
@@ -39,6 +40,8 @@ type Stats struct {
 	Flushes, FlushedRecords     int64
 	FlushTime                   time.Duration // all flushes together
 	CompactedRevisions          int64
+	HistoryRecords              int64 // looked at for watchers that were behind
+	HistoryEvents               int64 // found in them
 }
 
 // Stats returns the figures of now.
@@ -63,5 +66,6 @@ func (s *Store) Stats() Stats {
 	st.Flushes, st.FlushedRecords = c.flushes.Load(), c.flushedRecords.Load()
 	st.FlushTime = time.Duration(c.flushNanos.Load())
 	st.CompactedRevisions = c.compacted.Load()
+	st.HistoryRecords, st.HistoryEvents = c.historyRecords.Load(), c.historyEvents.Load()
 	return st
 }

@@ -65,6 +65,10 @@ type Config struct {
 	CompactionSleep    time.Duration
 	AutoCompactionMode string // CompactPeriodic or CompactRevision
 	AutoCompaction     string // retention; "0" = off
+	HealQuota          bool   // the quota counts bytes in use, and the space alarm is taken back
+	DefragFreePercent  uint   // defragment when so much of the file is free; 0 = never
+	DefragMinMegabytes uint   // and at least so much
+	DefragTurn         time.Duration
 
 	UnsentAnswerBytesMax int64 // of large answers that wait to be read, 0 = by the memory
 	MaxRequestBytes      uint
@@ -157,6 +161,10 @@ func DefaultConfig() Config {
 		CompactionSleep:      10 * time.Millisecond,
 		AutoCompactionMode:   CompactPeriodic,
 		AutoCompaction:       "0",
+		HealQuota:            true,
+		DefragFreePercent:    50,
+		DefragMinMegabytes:   100,
+		DefragTurn:           10 * time.Minute,
 		MaxRequestBytes:      requestBytesMax,
 		MaxTxnOps:            txnOpsDefault,
 		MaxConcurrentStreams: 1<<32 - 1,
@@ -316,6 +324,15 @@ func (c *Config) validateLimits() error {
 	}
 	if c.AutoCompactionMode != CompactPeriodic && c.AutoCompactionMode != CompactRevision {
 		return fmt.Errorf("--auto-compaction-mode must be %q or %q, not %q", CompactPeriodic, CompactRevision, c.AutoCompactionMode)
+	}
+	if c.DefragFreePercent > 95 {
+		return fmt.Errorf("--auto-defrag-free-percent must be between 0 and 95 (set to %d)", c.DefragFreePercent)
+	}
+	if c.DefragMinMegabytes > 1<<20 {
+		return fmt.Errorf("--auto-defrag-min-megabytes must be between 0 and %d (set to %d)", 1<<20, c.DefragMinMegabytes)
+	}
+	if c.DefragTurn < time.Second {
+		return fmt.Errorf("--auto-defrag-turn must be at least 1s (set to %v)", c.DefragTurn)
 	}
 	if _, err := parseRetention(c.AutoCompactionMode, c.AutoCompaction); err != nil {
 		return err

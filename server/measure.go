@@ -50,7 +50,7 @@ func (s *Server) registerMetrics() {
 	m.Counter("etcd_network_client_grpc_received_bytes_total", "Bytes of messages from clients.", func() float64 { return float64(s.traffic.Received.Load()) })
 	m.Counter("etcd_network_client_grpc_sent_bytes_total", "Bytes of messages to clients.", func() float64 { return float64(s.traffic.Sent.Load()) })
 	m.Gauge("etcd_disk_defrag_inflight", "Defragmentations under way.", func() float64 {
-		return float64(m.RPCs.Open(pb.Maintenance_Defragment_FullMethodName))
+		return float64(m.RPCs.Open(pb.Maintenance_Defragment_FullMethodName) + s.ownDefrags.Load())
 	})
 	m.Gauge("os_fd_limit", "Most open files.", func() float64 { return float64(filesMax()) })
 	m.Gauge("os_fd_used", "Open files.", func() float64 { return float64(filesOpen()) })
@@ -164,6 +164,8 @@ func (s *Server) registerStoreMetrics() {
 	m.Gauge("etcd_debugging_mvcc_watcher_total", "Watchers.", func() float64 { return float64(s.store.WatchStats().Watchers) })
 	m.Gauge("etcd_debugging_mvcc_slow_watcher_total", "Watchers that are behind.", func() float64 { return float64(s.store.WatchStats().Behind) })
 	m.Gauge("etcd_debugging_mvcc_pending_events_total", "Events waiting to be sent.", func() float64 { return float64(s.store.WatchStats().Pending) })
+	m.Counter("kvorum_watch_history_records_total", "Records of history looked at for watchers that were behind.", func() float64 { return float64(s.store.Stats().HistoryRecords) })
+	m.Counter("kvorum_watch_history_events_total", "Events found in them.", func() float64 { return float64(s.store.Stats().HistoryEvents) })
 	m.Counter("etcd_debugging_mvcc_events_total", "Events published.", func() float64 { return float64(s.store.WatchStats().Events) })
 }
 

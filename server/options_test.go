@@ -278,10 +278,16 @@ func TestHealthServiceDuringDefragmentation(t *testing.T) {
 	}
 }
 
-// lookingContext looks around whenever somebody asks whether it has ended.
+// lookingContext looks around whenever somebody asks whether it has ended, or
+// is going to.
 type lookingContext struct {
 	context.Context
 	look func()
+}
+
+func (c lookingContext) Done() <-chan struct{} {
+	c.look()
+	return c.Context.Done()
 }
 
 func (c lookingContext) Err() error {

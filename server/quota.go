@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"sync/atomic"
 	"time"
 
@@ -15,7 +16,7 @@ const quotaLook = 50 * time.Millisecond
 // command does may never depend on the size of one member's file.
 type quota struct {
 	max    int64        // bytes, 0 is none
-	size   func() int64 // of the database with what is not flushed
+	size   func() int64 // of what counts, with what is not flushed
 	looked atomic.Int64 // Unix nanoseconds
 	seen   atomic.Int64 // bytes
 	spent  atomic.Int64 // bytes admitted since
@@ -60,11 +61,17 @@ func (s *Server) raiseNoSpace() {
 	if s.machine.HasAlarm(pb.AlarmType_NOSPACE) || !s.quota.alarm.CompareAndSwap(false, true) {
 		return
 	}
+	s.healer.wasFull.Store(true)
 	s.background.Go(func() {
 		defer s.quota.alarm.Store(false)
-		alarm := &pb.AlarmRequest{Action: pb.AlarmRequest_ACTIVATE, MemberID: uint64(s.self), Alarm: pb.AlarmType_NOSPACE}
-		if err := s.proposeInternal(s.ctx, &pb.InternalRaftRequest{Alarm: alarm}); err != nil {
+		if err := s.proposeSpaceAlarm(s.ctx, pb.AlarmRequest_ACTIVATE); err != nil {
 			s.log.Warn("alarm was not raised", "alarm", "NOSPACE", "error", err.Error())
 		}
 	})
+}
+
+// proposeSpaceAlarm raises or takes back the alarm of this member.
+func (s *Server) proposeSpaceAlarm(ctx context.Context, action pb.AlarmRequest_AlarmAction) error {
+	alarm := &pb.AlarmRequest{Action: action, MemberID: uint64(s.self), Alarm: pb.AlarmType_NOSPACE}
+	return s.proposeInternal(ctx, &pb.InternalRaftRequest{Alarm: alarm})
 }

@@ -59,7 +59,8 @@ type Server struct {
 	fastKeepAlive bool   // renewals do not wait for the applier
 	revokeLagMax  uint64 // as applyLagMax, of revokes
 
-	quota quota
+	quota  quota
+	healer *healer
 
 	clientTLS       *secure.Files // nil: no URL needs it
 	peerTLS         *secure.Files // nil: no URL needs it
@@ -95,6 +96,7 @@ type Server struct {
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
 	slowReadIndexes atomic.Uint64
+	ownDefrags      atomic.Int64 // automatic defragmentations under way
 	traffic         api.Traffic
 	unsent          *api.Unsent
 }
@@ -158,7 +160,8 @@ func (s *Server) open(ctx context.Context) error {
 		disk.close()
 		return err
 	}
-	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.storeBytes
+	s.quota.max, s.quota.size = s.cfg.quotaBytes(), s.quotaSize
+	s.healer = s.newHealer()
 	s.registerMetrics()
 	if err := errors.Join(s.openAudit(), s.openTracer(ctx)); err != nil {
 		disk.close()
@@ -221,12 +224,6 @@ func (s *Server) storeOptions() mvcc.Options {
 	}
 }
 
-// storeBytes is the size of the database with what is not in the file yet.
-func (s *Server) storeBytes() int64 {
-	stats := s.store.Stats()
-	return stats.SizeBytes + int64(stats.UnflushedBytes)
-}
-
 func (s *Server) localPeerURLs() []string {
 	if s.machine != nil {
 		if m, ok := s.machine.Member(s.self); ok {
@@ -274,7 +271,10 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	runs := []func(context.Context) error{
 		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry,
 		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
-		compact.run, s.publish,
+		compact.run, s.newDefragmenter().run, s.publish,
+	}
+	if s.cfg.HealQuota {
+		runs = append(runs, s.healer.run)
 	}
 	startAll := func() {
 		s.gate.open.Store(true)

@@ -42,8 +42,10 @@ func counts(request, response any) (asked, answered int64) {
 	case *pb.PutRequest:
 		return 1, 0
 	case *pb.RangeRequest:
-		r, _ := response.(*pb.RangeResponse)
-		return 0, r.GetCount()
+		if r, ok := response.(interface{ GetCount() int64 }); ok {
+			return 0, r.GetCount()
+		}
+		return 0, 0
 	case *pb.DeleteRangeRequest:
 		r, _ := response.(*pb.DeleteRangeResponse)
 		return 0, r.GetDeleted()
@@ -61,8 +63,11 @@ func counts(request, response any) (asked, answered int64) {
 
 // sizeOf is the bytes of a message on the wire; -1 when there is none.
 func sizeOf(m any) int {
-	if p, ok := m.(proto.Message); ok && p != nil {
-		return proto.Size(p)
+	switch m := m.(type) {
+	case proto.Message:
+		return proto.Size(m)
+	case interface{ SizeVT() int }: // encoded already
+		return m.SizeVT()
 	}
 	return unknownCount
 }

@@ -4,11 +4,22 @@ import (
 	"bytes"
 	"math"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 )
+
+// TestMain lets the tests' program be started again for the probes, as the program does.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == probeArg {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
 
 // Wrong arithmetic here makes every figure of docs/bench.md a lie.
 func TestMediansAndRatios(t *testing.T) {
@@ -91,7 +102,7 @@ func TestGroupsHoldEveryLoadOnce(t *testing.T) {
 			}
 		}
 	}
-	const want = "put-1 put-100 put-1000 put-8k txn range range-serializable list count keys-only watch-10x100 watch-1000x1 lease"
+	const want = "put-1 put-100 put-1000 put-8k txn range range-serializable list list-10000 count keys-only list-big watch-10x100 watch-1000x1 lease"
 	if got := strings.Join(names, " "); got != want {
 		t.Errorf("loads %s, want %s", got, want)
 	}
@@ -102,7 +113,52 @@ func TestGroupsHoldEveryLoadOnce(t *testing.T) {
 			names = append(names, l.name)
 		}
 	}
-	if got := strings.Join(names, " "); got != "list watch-10x100 watch-1000x1" || s.wanted(restartName) {
+	if got := strings.Join(names, " "); got != "list list-10000 list-big watch-10x100 watch-1000x1" || s.wanted(restartName) {
 		t.Errorf("-loads watch,list picks %s", got)
+	}
+}
+
+// If this fails, the measurements that take minutes at full size are broken, which nobody would notice before a release.
+func TestSmallCalmGrowthAndMix(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts servers")
+	}
+	binary := filepath.Join(t.TempDir(), "kvorum")
+	if text, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/kvorum").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	var out bytes.Buffer
+	err := run(t.Context(), []string{
+		"-kvorum-bin", binary, "-alone", "-dir", t.TempDir(), "-nodes", "1", "-rounds", "1", "-duration", "100ms", "-settle", "20ms",
+		"-loads", "calm,growth,kubernetes,expire", "-keys", "2000", "-leases", "300", "-lease-ttl", "2",
+		"-calm-keys", "2000", "-calm-behind", "1000", "-calm-mib", "4", "-growth-keys", "100,1000", "-growth-clients", "3",
+	}, &out)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out.String())
+	}
+	for _, row := range []string{
+		"| compaction of 400 of 2000 keys | **Kvorum** |", "| a watcher 1000 revisions behind catches up |", "| snapshot save |",
+		"| defragmentation of 4 MiB |", "found 1000 events in them", "; 1000 keys | **Kvorum** |", "3 watchers on as many connections",
+		"| 300 leases with a key each |", "| like Kubernetes: 2000 objects",
+	} {
+		if !strings.Contains(out.String(), row) {
+			t.Errorf("there is no %q in\n%s", row, out.String())
+		}
+	}
+}
+
+// A figure that is read from the wrong place would be praised or blamed for nothing.
+func TestPerfOutput(t *testing.T) {
+	n, err := parsePerf([]byte("1234567,,instructions:u,1000,100.00,,\n"))
+	if err != nil || n != 1234567 {
+		t.Errorf("%v, %v", n, err)
+	}
+	if _, err := parsePerf([]byte("<not supported>,,instructions,0,100.00,,\n")); err == nil {
+		t.Error("an unsupported counter counted")
+	}
+	var out bytes.Buffer
+	if err := newTable(&out, []binary{{name: "K"}}).add("put", [][]figures{{{throughput: 100, counted: true, instructions: 300}}}); err != nil ||
+		!strings.Contains(out.String(), "thousand instructions/op |") || !strings.Contains(out.String(), "| 300 |") {
+		t.Errorf("%v, printed %s", err, out.String())
 	}
 }

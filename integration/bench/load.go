@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -15,7 +16,7 @@ type load struct {
 	bench.Options
 }
 
-// loads are all but the restart, which is not a load.
+// loads are all but those that are measured in ways of their own: see benchmark.others.
 func (s *settings) all() []load {
 	put := func(name, title string, clients, conns, size int) load {
 		o := s.options(bench.Put, clients, conns)
@@ -37,7 +38,9 @@ func (s *settings) all() []load {
 	txn.KeySpace = s.keys
 	lease := s.options(bench.LeaseKeepAlive, 100, 8)
 	lease.Leases = 1000
-	return []load{
+	inBig := read("list-big", fmt.Sprintf("list 1000 of %d keys, 4 in flight", s.bigKeys), 4, func(o *bench.Options) { o.List, o.Limit = true, 1000 })
+	inBig.group, inBig.KeySpace = "read in a big store", s.bigKeys
+	return append([]load{
 		put("put-1", "put, 1 in flight", 1, 1, 256),
 		put("put-100", "put, 100 in flight", 100, 8, 256),
 		put("put-1000", "put, 1000 in flight", 1000, 20, 256),
@@ -46,14 +49,16 @@ func (s *settings) all() []load {
 		read("range", "get one key, linearizable, 100 in flight", 100, func(*bench.Options) {}),
 		read("range-serializable", "get one key, serializable, 100 in flight", 100, func(o *bench.Options) { o.Serializable = true }),
 		read("list", "list 1000 keys, 4 in flight", 4, func(o *bench.Options) { o.List, o.Limit = true, 1000 }),
+		read("list-10000", "list 10000 keys, 4 in flight", 4, func(o *bench.Options) { o.List, o.Limit = true, 10_000 }),
 		read("count", "count all keys, 4 in flight", 4, func(o *bench.Options) { o.List, o.CountOnly = true, true }),
 		read("keys-only", "list 1000 keys without values, 4 in flight", 4, func(o *bench.Options) {
 			o.List, o.Limit, o.KeysOnly = true, 1000, true
 		}),
+		inBig,
 		watch("watch-10x100", "watch: events to 10 streams × 100 watchers", 10, 1000, 10),
 		watch("watch-1000x1", "watch: events to 1000 streams × 1 watcher", 1000, 1000, 20),
 		{"lease", "lease keep-alive, 100 in flight", "lease", lease},
-	}
+	}, s.growth()...)
 }
 
 func (s *settings) options(kind bench.Kind, clients, conns int) bench.Options {
@@ -65,9 +70,12 @@ func (s *settings) options(kind bench.Kind, clients, conns int) bench.Options {
 // restartName is what -loads calls the restart.
 const restartName = "restart"
 
-// wanted tells whether -loads names this one.
+// wanted tells whether -loads names this one. What takes long must be named.
 func (s *settings) wanted(name string) bool {
-	return s.loads == "" || slices.ContainsFunc(strings.Split(s.loads, ","), func(want string) bool {
+	if s.loads == "" {
+		return name != calmName && !strings.HasPrefix(name, growthName)
+	}
+	return slices.ContainsFunc(strings.Split(s.loads, ","), func(want string) bool {
 		whole, exact := strings.CutSuffix(want, "$")
 		return name == whole || !exact && strings.HasPrefix(name, want)
 	})

@@ -13,9 +13,6 @@ import (
 	"github.com/kvorum/kvorum/integration/process"
 )
 
-// settle is how long the servers get after a load for work they have put off, which is charged to the load.
-const settle = 500 * time.Millisecond
-
 // benchmark is one run of the program.
 type benchmark struct {
 	settings *settings
@@ -23,6 +20,7 @@ type benchmark struct {
 	binaries []binary
 	out      io.Writer
 	args     []string
+	counts   bool // instructions are counted
 }
 
 // system is one running cluster.
@@ -51,13 +49,27 @@ func (b *benchmark) run(ctx context.Context) error {
 				return fmt.Errorf("%d nodes: %w", nodes, err)
 			}
 		}
-		if b.settings.wanted(restartName) {
-			if err := b.restart(ctx, nodes, table); err != nil {
-				return fmt.Errorf("%d nodes, restart: %w", nodes, err)
-			}
+		if err := b.others(ctx, nodes, table); err != nil {
+			return err
 		}
 		if err := table.end(); err != nil {
 			return err
+		}
+	}
+	return nil
+}
+
+// others are what is measured in ways of their own.
+func (b *benchmark) others(ctx context.Context, nodes int, t *table) error {
+	for _, other := range []struct {
+		name string
+		do   func(context.Context, int, *table) error
+	}{{kubernetesName, b.kubernetes}, {expireName, b.expire}, {restartName, b.restart}, {calmName, b.calm}} {
+		if !b.settings.wanted(other.name) {
+			continue
+		}
+		if err := other.do(ctx, nodes, t); err != nil {
+			return fmt.Errorf("%d nodes, %s: %w", nodes, other.name, err)
 		}
 	}
 	return nil
@@ -155,7 +167,7 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 		loads[i] = prepared
 	}
 	for _, s := range systems {
-		if err := calm(ctx, s.cluster); err != nil {
+		if err := b.awaitCalm(ctx, s.cluster); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
@@ -163,7 +175,7 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 	for round := range b.settings.rounds {
 		for turn := range systems {
 			i := (turn + round) % len(systems)
-			f, err := measure(ctx, systems[i].cluster, loads[i])
+			f, err := b.measure(ctx, systems[i].cluster, loads[i])
 			if err != nil {
 				return nil, fmt.Errorf("%s, round %d: %w", systems[i].name, round+1, err)
 			}
@@ -173,16 +185,15 @@ func (b *benchmark) load(ctx context.Context, systems []*system, l load) ([][]fi
 	return results, nil
 }
 
-// What a load has left to do (garbage, flushes, snapshots) must not be charged to the next one: calm waits until the
+// What a load has left to do (garbage, flushes, snapshots) must not be charged to the next one: awaitCalm waits until the
 // servers use less than calmShare of a CPU, at most calmMax.
 const (
-	calmLook  = 500 * time.Millisecond
 	calmShare = 0.05
 	calmMax   = 30 * time.Second
 )
 
-func calm(ctx context.Context, c *process.Cluster) error {
-	look := time.NewTicker(calmLook)
+func (b *benchmark) awaitCalm(ctx context.Context, c *process.Cluster) error {
+	look := time.NewTicker(b.settings.settle)
 	defer look.Stop()
 	last, err := cpu(c)
 	for until := time.Now().Add(calmMax); err == nil && time.Now().Before(until); {
@@ -192,7 +203,7 @@ func calm(ctx context.Context, c *process.Cluster) error {
 			return ctx.Err()
 		}
 		var now time.Duration
-		if now, err = cpu(c); err == nil && float64(now-last) < calmShare*float64(calmLook) {
+		if now, err = cpu(c); err == nil && float64(now-last) < calmShare*float64(b.settings.settle) {
 			return nil
 		}
 		last = now
@@ -200,36 +211,52 @@ func calm(ctx context.Context, c *process.Cluster) error {
 	return err
 }
 
-// measure is one round.
-func measure(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, error) {
-	before, err := spent(ctx, c, false)
+// measure is one round, with the instructions it took where they can be counted.
+func (b *benchmark) measure(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, error) {
+	if !b.counts {
+		f, _, err := b.round(ctx, c, l)
+		return f, err
+	}
+	p, err := startCounting(ctx, c)
 	if err != nil {
 		return figures{}, err
+	}
+	f, operations, err := b.round(ctx, c, l)
+	count, failed := p.end()
+	f.counted, f.instructions = true, count/1000/operations
+	return f, errors.Join(err, failed)
+}
+
+// round is one round, and how many operations it had.
+func (b *benchmark) round(ctx context.Context, c *process.Cluster, l *bench.Load) (figures, float64, error) {
+	before, err := spent(ctx, c, false)
+	if err != nil {
+		return figures{}, 0, err
 	}
 	report, err := l.Run(ctx, nil)
 	if err != nil {
-		return figures{}, err
+		return figures{}, 0, err
 	}
 	if failed := report.Failed(); failed > 0 {
-		return figures{}, fmt.Errorf("%d operations failed: %v", failed, report.Errors)
+		return figures{}, 0, fmt.Errorf("%d operations failed: %v", failed, report.Errors)
 	}
 	select {
-	case <-time.After(settle):
+	case <-time.After(b.settings.settle):
 	case <-ctx.Done():
-		return figures{}, ctx.Err()
+		return figures{}, 0, ctx.Err()
 	}
 	after, err := spent(ctx, c, true)
 	if err != nil {
-		return figures{}, err
+		return figures{}, 0, err
 	}
 	rss, err := memory(c)
 	if err != nil {
-		return figures{}, err
+		return figures{}, 0, err
 	}
 	paid, n := after.minus(before), float64(report.Operations)
 	return figures{
 		throughput: report.Throughput, p50: report.Latency.P50, p99: report.Latency.P99,
 		cpu: float64(paid.cpu.Microseconds()) / n, memory: rss / (1 << 20),
 		fsyncs: paid.fsyncs / n, written: paid.written / 1024 / n,
-	}, nil
+	}, n, nil
 }

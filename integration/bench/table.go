@@ -15,18 +15,28 @@ import (
 type figures struct {
 	throughput, p50, p99         float64 // operations per second, ms, ms
 	cpu, memory, fsyncs, written float64 // µs, MiB, number, KiB
+	counted                      bool    // instructions were
+	instructions                 float64 // thousands
 }
 
 // values are in the order of the table's columns.
 func (f figures) values() []float64 {
-	return []float64{f.throughput, f.p50, f.p99, f.cpu, f.memory, f.fsyncs, f.written}
+	all := []float64{f.throughput, f.p50, f.p99, f.cpu, f.memory, f.fsyncs, f.written}
+	if f.counted {
+		all = append(all, f.instructions)
+	}
+	return all
 }
 
 // throughputColumn is the one column where more is better.
 const throughputColumn = "ops/s"
 
-func (figures) columns() string {
-	return throughputColumn + " | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+func (f figures) columns() string {
+	columns := throughputColumn + " | p50 ms | p99 ms | server CPU µs/op | RSS MiB | fsyncs/op | KiB written/op"
+	if f.counted {
+		columns += " | thousand instructions/op"
+	}
+	return columns
 }
 
 // noise is how much worse than etcd a figure may look before it is called worse.
@@ -85,7 +95,7 @@ func (t *table) compare(load string, m measured, ratios []float64) {
 
 // add writes one load: medians of each system, then the ratios to the first.
 func (t *table) add(title string, results [][]figures) error {
-	if err := t.head("load", figures{}); err != nil {
+	if err := t.head("load", results[0][0]); err != nil {
 		return err
 	}
 	return addRows(t, title, results)
@@ -198,6 +208,9 @@ func (b *benchmark) header() error {
 	_, err := fmt.Fprintf(b.out, "Made on %s with `%s`: %s, %d CPUs, Linux %s, %s. Medians of %d rounds of %s.\n",
 		time.Now().UTC().Format(time.DateOnly), command, cpuModel(), runtime.NumCPU(), kernel(), runtime.Version(),
 		b.settings.rounds, b.settings.duration)
+	if err == nil && !b.counts {
+		_, err = fmt.Fprintln(b.out, "`perf stat` counts no instructions here, so that column is left out.")
+	}
 	return err
 }
 

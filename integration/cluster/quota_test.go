@@ -98,3 +98,43 @@ func (e *env) makeRoom() {
 		}
 	}
 }
+
+// If this fails, a cluster that was full once refuses writes until an operator comes, though there is room again.
+func TestQuotaHealsByItself(t *testing.T) {
+	for _, size := range []int{1, 3} {
+		t.Run(fmt.Sprintf("%d-nodes", size), func(t *testing.T) {
+			t.Parallel()
+			e := start(t, process.Options{Size: size, Args: []string{"--quota-backend-bytes", "2097152"}})
+			full := false
+			for i := 0; i < 200 && !full; i++ {
+				_, err := e.client.Put(e.ctx, fmt.Sprintf("fill/%d", i), strings.Repeat("x", 32<<10))
+				if full = errors.Is(err, client.ErrNoSpace); err != nil && !full {
+					t.Fatalf("put %d: %v", i, err)
+				}
+			}
+			if !full {
+				t.Fatal("200 puts of 32 KiB fit into a quota of 2 MiB")
+			}
+			e.alarm(1)
+			// Kill one that may have raised an alarm: what it knew is gone, and it must heal all the same.
+			e.Members[0].Kill()
+			if err := e.Members[0].Start(); err != nil {
+				t.Fatal(err)
+			}
+			var d int64
+			until(t, "delete with a full database", waitMax, func() error {
+				answer, err := e.client.Delete(e.ctx, "fill/", client.Prefix())
+				if err == nil {
+					d = answer.Header.Revision
+				}
+				return err
+			})
+			if _, err := e.client.Compact(e.ctx, d, true); err != nil {
+				t.Fatalf("compact with a full database: %v", err)
+			}
+			e.alarm(0)
+			e.mustPut("again", strings.Repeat("x", 32<<10))
+			e.checkEqual()
+		})
+	}
+}

@@ -23,14 +23,25 @@ func (k KV) Range(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, e
 }
 
 func (k KV) read(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
-	if err := checkRange(r); err != nil {
+	if err := k.admitRead(ctx, r); err != nil {
 		return nil, err
 	}
-	if !r.Serializable {
-		if err := k.member.ReadBarrier(ctx); err != nil {
-			return nil, err
-		}
+	return k.readStore(ctx, r)
+}
+
+// admitRead checks the request, and waits for the read barrier unless it is
+// serializable.
+func (k KV) admitRead(ctx context.Context, r *pb.RangeRequest) error {
+	if err := checkRange(r); err != nil {
+		return err
 	}
+	if r.Serializable {
+		return nil
+	}
+	return k.member.ReadBarrier(ctx)
+}
+
+func (k KV) readStore(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	response, err := k.rangeBounded(ctx, r)
 	if err != nil {
 		return nil, err

@@ -102,8 +102,8 @@ func (m Maintenance) Snapshot(_ *pb.SnapshotRequest, stream grpc.ServerStreaming
 func sendSnapshot(body io.Reader, size int64, version string, send func(*pb.SnapshotResponse) error) error {
 	sum := sha256.New()
 	left := uint64(size)
+	chunk := make([]byte, snapshotChunkBytes) // used again: send encodes before it returns
 	for {
-		chunk := make([]byte, snapshotChunkBytes)
 		n, err := io.ReadFull(body, chunk)
 		if n > 0 {
 			sum.Write(chunk[:n])

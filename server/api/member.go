@@ -114,6 +114,11 @@ func (s *Services) rangeBounded(ctx context.Context, r *pb.RangeRequest) (*pb.Ra
 		return nil, err
 	}
 	defer s.limits.Unsent.end()
+	return s.rangeCounted(ctx, r)
+}
+
+// rangeCounted is rangeBounded for who has asked Unsent to begin.
+func (s *Services) rangeCounted(ctx context.Context, r *pb.RangeRequest) (*pb.RangeResponse, error) {
 	response, err := s.rangeStore(r)
 	if err == nil {
 		s.limits.Unsent.count(ctx, response)
@@ -144,7 +149,7 @@ func New(m Member, store *mvcc.Store, machine *state.Machine, l Limits, auth Aut
 
 // Register adds all services to a gRPC server.
 func (s *Services) Register(g grpc.ServiceRegistrar) {
-	pb.RegisterKVServer(g, KV{Services: s})
+	g.RegisterService(kvService(), KV{Services: s})
 	pb.RegisterWatchServer(g, Watch{Services: s})
 	pb.RegisterLeaseServer(g, Lease{Services: s})
 	pb.RegisterClusterServer(g, Cluster{Services: s})

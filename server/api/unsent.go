@@ -45,6 +45,11 @@ func (u *Unsent) Hold(bytes int) (release func()) {
 	if u == nil || bytes < largeAnswerBytes {
 		return func() {}
 	}
+	return u.hold(bytes)
+}
+
+// hold is Hold for a part of a large answer.
+func (u *Unsent) hold(bytes int) (release func()) {
 	u.held.Add(int64(bytes))
 	return sync.OnceFunc(func() { u.held.Add(-int64(bytes)) })
 }
