@@ -23,6 +23,7 @@ func sections() []section {
 		{"Flags of the server", "The server parses each flag with another value than the default, and the defaults are compared.", flagRows},
 		{"Commands", "From the command tree of `kvctl` under the names etcdctl and etcdutl; each format of `-w` is tried.", commandRows},
 		{"Failures of commands", "Each is run; exit code and text are compared.", failureRows},
+		{"The v2 API", "Each is asked of a member; [v2.md](v2.md) says what is different on purpose.", v2Rows},
 		{"Metrics", "Type, labels and buckets: [compat-metrics.md](compat-metrics.md), from a scrape too.", metricRows},
 	}
 }
