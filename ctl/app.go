@@ -88,6 +88,14 @@ func Main(c Config) int {
 		a.name = "etcdctl"
 	}
 	a.root = newRoot(a)
+	switch api := a.getenv(apiVariable); api {
+	case "", "3":
+	case "2":
+		return a.runV2()
+	default:
+		a.warnf("unsupported API version %s\n", api)
+		return exitError
+	}
 	a.root.SetArgs(c.Args[1:])
 	return a.report(a.root.ExecuteContext(ctx))
 }
@@ -110,7 +118,7 @@ func (a *app) report(err error) int {
 	}
 	if text := err.Error(); text != "" {
 		_, _ = fmt.Fprintf(a.Stderr, "Error: %s\n", strings.TrimRight(text, "\n"))
-		if strings.HasPrefix(text, "unknown command") {
+		if strings.HasPrefix(text, "unknown command") && !a.hintV2(text) {
 			a.hint(text)
 		}
 	}
