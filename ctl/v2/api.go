@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // call runs a request of /v2/members or /v2/auth. An answer whose status is
@@ -56,6 +57,15 @@ func (t *tool) bareOnline(f func(context.Context, *client) error) error {
 			return err
 		}
 		return bare(err)
+	})
+}
+
+// authOnline is bareOnline for users and roles, for which etcdctl tells the
+// endpoints once more.
+func (t *tool) authOnline(f func(context.Context, *client) error) error {
+	return t.bareOnline(func(ctx context.Context, c *client) error {
+		t.debugf("Cluster-Endpoints: %s\n", strings.Join(c.endpoints, ", "))
+		return f(ctx, c)
 	})
 }
 

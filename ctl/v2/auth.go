@@ -22,7 +22,7 @@ func authCommand(name, method, short, said string) *command {
 			if err := noArgs(args); err != nil {
 				return err
 			}
-			return t.bareOnline(func(ctx context.Context, c *client) error {
+			return t.authOnline(func(ctx context.Context, c *client) error {
 				if err := c.call(ctx, method, "/v2/auth/enable", nil, nil, done); err != nil {
 					return err
 				}

@@ -204,7 +204,7 @@ func (c *client) try(ctx context.Context, endpoint string, r request) (*http.Res
 	if err != nil {
 		return nil, err
 	}
-	address = address.JoinPath(r.path)
+	address.Path, address.RawPath = strings.TrimSuffix(address.Path, "/")+r.path, ""
 	address.RawQuery = r.query.Encode()
 	var body io.Reader
 	if r.body != nil {

@@ -10,6 +10,7 @@ import (
 // command is one command, or a group of them.
 type command struct {
 	name    string
+	parent  string // the group that it is in, with a space behind; "" = none
 	args    string // what follows the flags, for people
 	short   string
 	long    string

@@ -28,7 +28,7 @@ func dirCommand(name, short, example string, query url.Values) *command {
 			if err != nil {
 				return err
 			}
-			return t.keyCommand(write(http.MethodPut, key, query, nil, ttl))
+			return t.dirCommand(write(http.MethodPut, key, query, nil, ttl))
 		},
 	}
 }

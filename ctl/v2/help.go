@@ -56,12 +56,8 @@ func (t *tool) helpTool() {
 }
 
 func (t *tool) helpCommand(c *command) {
-	path, _, _ := strings.Cut(c.example, c.name)
-	if c.group == "" && strings.Contains(path, "auth") {
-		path = "auth "
-	}
 	f := c.flagSet()
-	usage := path + c.name
+	usage := c.parent + c.name
 	if flagUsages(f) != "" {
 		usage += " [flags]"
 	}

@@ -44,7 +44,7 @@ func (e *keyError) Error() string {
 }
 
 // keyPath is the path of the API for a key as people type it.
-func keyPath(key string) string { return path.Join("/v2/keys", "/", path.Clean("/"+key)) }
+func keyPath(key string) string { return "/v2/keys" + path.Clean("/"+key) }
 
 // key runs one request for a key.
 func (c *client) key(ctx context.Context, r request) (*event, error) {
@@ -110,13 +110,24 @@ func (t *tool) online(f func(context.Context, *client) error) error {
 }
 
 // keyCommand runs one request for a key and prints the answer.
-func (t *tool) keyCommand(r request) error {
+func (t *tool) keyCommand(r request) error { return t.keyRequest(r, t.printEvent) }
+
+// dirCommand is keyCommand for a directory, of which -o simple says nothing.
+func (t *tool) dirCommand(r request) error {
+	return t.keyRequest(r, func(e *event) {
+		if t.global.output != simple {
+			t.printEvent(e)
+		}
+	})
+}
+
+func (t *tool) keyRequest(r request, show func(*event)) error {
 	return t.online(func(ctx context.Context, c *client) error {
 		e, err := c.key(ctx, r)
 		if err != nil {
 			return refused(exitServer, err)
 		}
-		t.printEvent(e)
+		show(e)
 		return nil
 	})
 }

@@ -25,7 +25,7 @@ func newLs() *command {
 				if err != nil {
 					return refused(exitServer, err)
 				}
-				if t.global.output == "simple" {
+				if t.global.output == simple {
 					t.list(e.Node, slash)
 				} else {
 					t.printEvent(e)

@@ -5,7 +5,7 @@ import (
 	"io"
 )
 
-// printEvent shows an answer as -o asks for; an unknown format is simple.
+// printEvent shows an answer as -o asks for.
 func (t *tool) printEvent(e *event) {
 	switch t.global.output {
 	case "json":
@@ -17,10 +17,15 @@ func (t *tool) printEvent(e *event) {
 		t.printf("%s\n", b)
 	case "extended":
 		t.printExtended(e)
-	default:
+	case simple:
 		t.printSimple(e)
+	default:
+		t.warnf("Unsupported output format: %s\n", t.global.output)
 	}
 }
+
+// simple is the default of -o.
+const simple = "simple"
 
 func (t *tool) printSimple(e *event) {
 	switch {

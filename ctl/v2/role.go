@@ -7,7 +7,6 @@ import (
 	"flag"
 	"fmt"
 	"net/http"
-	"net/url"
 	"strings"
 )
 
@@ -31,7 +30,7 @@ type role struct {
 
 const roleName = "role name"
 
-func rolePath(name string) string { return rolesPath + "/" + url.PathEscape(name) }
+func rolePath(name string) string { return rolesPath + "/" + name }
 
 func newRole() *command {
 	return &command{
@@ -88,7 +87,7 @@ func newRoleList() *command {
 			if err := noArgs(args); err != nil {
 				return err
 			}
-			return t.bareOnline(func(ctx context.Context, c *client) error {
+			return t.authOnline(func(ctx context.Context, c *client) error {
 				answer, err := c.do(ctx, request{method: http.MethodGet, path: rolesPath})
 				if err != nil {
 					return err

@@ -95,10 +95,16 @@ func Names() []string {
 }
 
 func allCommands() []*command {
-	return []*command{
+	all := []*command{
 		newGet(), newLs(), newMk(), newMkdir(), newRm(), newRmdir(), newSet(), newSetdir(), newUpdate(), newUpdatedir(),
 		newWatch(), newExecWatch(), newBackup(), newHealth(), newMember(), newAuth(), newRole(), newUser(),
 	}
+	for _, c := range all {
+		for _, s := range c.sub {
+			s.parent = c.name + " "
+		}
+	}
+	return all
 }
 
 func (t *tool) run() error {

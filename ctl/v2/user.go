@@ -5,7 +5,6 @@ import (
 	"errors"
 	"flag"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 )
@@ -35,13 +34,13 @@ func named(what string, run func(t *tool, ctx context.Context, c *client, name s
 		if len(args) != 1 {
 			return badArgs("Please provide a %s", what)
 		}
-		return t.bareOnline(func(ctx context.Context, c *client) error { return run(t, ctx, c, args[0]) })
+		return t.authOnline(func(ctx context.Context, c *client) error { return run(t, ctx, c, args[0]) })
 	}
 }
 
 const userName = "username"
 
-func userPath(name string) string { return usersPath + "/" + url.PathEscape(name) }
+func userPath(name string) string { return usersPath + "/" + name }
 
 func (c *client) putUser(ctx context.Context, u userChange) error {
 	return c.call(ctx, http.MethodPut, userPath(u.User), u, nil, done, created)
@@ -81,7 +80,8 @@ func newUserGet() *command {
 			if err := c.call(ctx, http.MethodGet, userPath(name), nil, &u, done); err != nil {
 				return err
 			}
-			t.printf("User: %s\nRoles: ", u.User)
+			// As many spaces as roles: scripts cut the line as etcdctl prints it.
+			t.printf("User: %s\nRoles: %s", u.User, strings.Repeat(" ", max(0, len(u.Roles)-1)))
 			for _, r := range u.Roles {
 				t.printf(" %s", r.Role)
 			}
@@ -98,7 +98,7 @@ func newUserList() *command {
 			if err := noArgs(args); err != nil {
 				return err
 			}
-			return t.bareOnline(func(ctx context.Context, c *client) error {
+			return t.authOnline(func(ctx context.Context, c *client) error {
 				var all struct{ Users []struct{ User string } }
 				if err := c.call(ctx, http.MethodGet, usersPath, nil, &all, done); err != nil {
 					return err
