@@ -32,7 +32,7 @@ func newRoot(a *app) *cobra.Command {
 			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
 		}},
 		{"cluster", "Members and data:", []*cobra.Command{
-			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMoveLeader(a), newSnapshot(a),
+			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMigrateV2(a), newMoveLeader(a), newSnapshot(a),
 		}},
 		{"concurrency", "Locks and elections:", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Users and roles:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},

@@ -16,10 +16,10 @@ func newExecWatch() *command {
 	var recursive bool
 	return &command{
 		name: "exec-watch", args: "<key> -- <command> [args...]", short: "Run a command at each change of a key", group: groupKeys,
-		example: "exec-watch --recursive /config -- sh -c 'echo $ETCD_WATCH_KEY'",
+		example: "exec-watch -r /config -- sh -c 'echo $ETCD_WATCH_KEY'",
 		long: "The command finds ETCD_WATCH_ACTION, ETCD_WATCH_MODIFIED_INDEX, ETCD_WATCH_KEY and\n" +
-			"ETCD_WATCH_VALUE in its environment, and is not waited for. As with etcdctl, flags must\n" +
-			"come before the key, and without any flag the key is the last argument.",
+			"ETCD_WATCH_VALUE in its environment, and is not waited for. As with etcdctl, write -r\n" +
+			"right before the key; without -r the key comes last: exec-watch <command> [args...] <key>.",
 		flags: func(f *flag.FlagSet) {
 			f.Uint64Var(&after, "after-index", 0, "changes after this `index`, be they long ago")
 			boolFlag(f, &recursive, "recursive", "r", "changes of all keys below too")

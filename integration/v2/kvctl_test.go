@@ -508,10 +508,10 @@ func pairWithEtcdctl(t *testing.T) (string, *pair) {
 // watchLines are commands that go on until they are stopped, with how many
 // lines they print of the changes that follows() makes.
 const watchLines = `
-11 watch --forever --recursive --after-index {0} /w
-8 watch -f --after-index {0} /w/x
+12 watch --forever --recursive --after-index {0} /w
+4 watch -f --after-index {0} /w/x
 4 -o json watch -f --after-index {0} /w/x
-6 exec-watch --recursive --after-index {0} /w -- sh -c 'echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE'
+6 exec-watch --after-index {0} -r /w -- sh -c 'echo $ETCD_WATCH_ACTION $ETCD_WATCH_KEY $ETCD_WATCH_VALUE'
 `
 
 // If this fails, a script that follows changes with watch or exec-watch misses
@@ -554,6 +554,9 @@ func (s *server) follows(binary, line string, lines int) string {
 	}
 	cancel()
 	_ = cmd.Wait() // it was stopped
+	if len(said) < lines {
+		s.t.Errorf("%s: %d of %d lines in %v: %q", line, len(said), lines, waitMax, said)
+	}
 	if strings.HasPrefix(line, "exec-watch") {
 		slices.Sort(said)
 	}
