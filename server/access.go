@@ -67,7 +67,8 @@ func (s *Server) allowOrigin(h http.Header, origin string) {
 		}
 		answer = origin
 	}
-	h.Set("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE")
-	h.Set("Access-Control-Allow-Origin", answer)
-	h.Set("Access-Control-Allow-Headers", "accept, content-type, authorization")
+	values := []string{"POST, GET, OPTIONS, PUT, DELETE", answer, "accept, content-type, authorization"}
+	h["Access-Control-Allow-Methods"] = values[0:1:1]
+	h["Access-Control-Allow-Origin"] = values[1:2:2]
+	h["Access-Control-Allow-Headers"] = values[2:3:3]
 }

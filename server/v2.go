@@ -37,7 +37,10 @@ func (m v2Member) ProposeAs(ctx context.Context, c state.Caller, r *pb.InternalR
 	if m.learner.Load() {
 		return state.Result{}, api.ErrLearnerRPC
 	}
-	return m.Propose(api.WithCaller(ctx, c), r)
+	if c != (state.Caller{}) {
+		ctx = api.WithCaller(ctx, c)
+	}
+	return m.Propose(ctx, r)
 }
 
 // LogPosition implements v2http.Member.

@@ -1,9 +1,12 @@
 package v2
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -26,7 +29,8 @@ func BenchmarkAgainstEtcd(b *testing.B) {
 		},
 	} {
 		b.Run(name, func(b *testing.B) {
-			base := start(b, o()).Members[0].ClientURL + "/v2/keys/bench/"
+			m := start(b, o()).Members[0]
+			base := m.ClientURL + "/v2/keys/bench/"
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 1024}}
 			var next atomic.Int64
 			set := func() (*http.Request, error) {
@@ -36,9 +40,9 @@ func BenchmarkAgainstEtcd(b *testing.B) {
 				}
 				return r, err
 			}
-			b.Run("set", func(b *testing.B) { hammer(b, client, set) })
+			b.Run("set", func(b *testing.B) { hammer(b, client, m.PID(), set) })
 			b.Run("get", func(b *testing.B) {
-				hammer(b, client, func() (*http.Request, error) {
+				hammer(b, client, m.PID(), func() (*http.Request, error) {
 					return http.NewRequestWithContext(b.Context(), http.MethodGet, base+"1", nil)
 				})
 			})
@@ -46,8 +50,33 @@ func BenchmarkAgainstEtcd(b *testing.B) {
 	}
 }
 
-func hammer(b *testing.B, client *http.Client, request func() (*http.Request, error)) {
+// ticksPerSecond is the unit of /proc on Linux.
+const ticksPerSecond = 100
+
+// cpuSeconds is the time that a process has spent on processors.
+func cpuSeconds(b *testing.B, pid int) float64 {
+	b.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0 // not on Linux
+	}
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	var ticks int64
+	for _, field := range fields[11:13] { // user and system
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			b.Fatal(err)
+		}
+		ticks += n
+	}
+	return float64(ticks) / ticksPerSecond
+}
+
+// hammer sends requests from many clients at once. What the server itself
+// spends on one is of more use on a busy machine than how many there were.
+func hammer(b *testing.B, client *http.Client, pid int, request func() (*http.Request, error)) {
 	b.SetParallelism(benchClients)
+	before := cpuSeconds(b, pid)
 	b.ResetTimer()
 	b.RunParallel(func(p *testing.PB) {
 		for p.Next() {
@@ -67,5 +96,6 @@ func hammer(b *testing.B, client *http.Client, request func() (*http.Request, er
 			answer.Body.Close()
 		}
 	})
+	b.ReportMetric((cpuSeconds(b, pid)-before)*1e6/float64(b.N), "server-µs/op")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
 }

@@ -263,6 +263,7 @@ func (l *load) check(ctx context.Context, told []answer) {
 		}
 	}
 	l.checkCounter(ctx)
+	l.checkHashes(ctx)
 	checkEvents(l.t, told, stored)
 	l.t.Logf("%d acknowledged, %d unsure; %d swaps, %d unsure; %d events", len(l.posted), len(l.unsure), len(l.swapped), l.lost, len(told))
 	if len(l.posted) < 500 {
@@ -310,5 +311,76 @@ func checkEvents(t *testing.T, told []answer, stored map[string]bool) {
 	}
 	if len(stored) > 0 {
 		t.Errorf("the watcher was not told of %d keys", len(stored))
+	}
+}
+
+// checkHashes: all members hold the same bytes.
+func (l *load) checkHashes(ctx context.Context) {
+	l.t.Helper()
+	var all []string
+	revision := ""
+	for i, m := range l.cluster.Members {
+		// A read through the member that waits until it has applied everything.
+		now, _, ok := l.ask(ctx, i, http.MethodGet, "/end?quorum=true", nil)
+		if !ok {
+			l.t.Fatalf("%s does not answer", m.Name)
+		}
+		if revision == "" {
+			revision = strconv.FormatInt(now.Node.ModifiedIndex, 10)
+		}
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, m.ClientURL+"/v3/maintenance/hashkv", strings.NewReader(`{"revision":"`+revision+`"}`))
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		resp, err := l.client.Do(r)
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		var hash struct{ Hash int64 }
+		err = json.NewDecoder(resp.Body).Decode(&hash)
+		resp.Body.Close()
+		if err != nil || hash.Hash == 0 {
+			l.t.Fatalf("hash of %s: %d, %v", m.Name, hash.Hash, err)
+		}
+		all = append(all, strconv.FormatInt(hash.Hash, 10))
+	}
+	if all[0] != all[1] || all[0] != all[2] {
+		l.t.Errorf("hashes at revision %s differ: %v", revision, all)
+	}
+}
+
+// If this fails, a client of a cluster without a leader hangs, or is told that
+// its write was made or refused when nobody knows.
+func TestV2WithoutALeader(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), waitMax)
+	defer cancel()
+	c := start(t, process.Options{Binary: kvorumBinary(t), Size: 3, Args: []string{"--heartbeat-interval", "20", "--election-timeout", "200"}})
+	s := newServer(t, "kvorum", c.Members[0].ClientURL)
+	s.begin()
+	c.Members[1].Kill()
+	c.Members[2].Kill()
+	s.until("/v2/members/leader", func(r reply) bool { return r.status == http.StatusServiceUnavailable })
+	if r := s.do(ask{method: "GET", path: "/v2/members/leader"}); r.body != `{"message":"During election"}` {
+		t.Errorf("the leader is %s", r.body)
+	}
+	if r := s.do(ask{method: "GET", path: "/v2/keys/begin"}); r.status != http.StatusOK {
+		t.Errorf("a read from this member: %d %s", r.status, r.body)
+	}
+	var asking sync.WaitGroup
+	for _, a := range []ask{
+		{method: "PUT", path: "/v2/keys/a", body: "value=1"},
+		{method: "DELETE", path: "/v2/keys/begin"},
+		{method: "GET", path: "/v2/keys/begin?quorum=true"},
+	} {
+		asking.Go(func() {
+			want := `{"errorCode":300,"message":"Raft Internal Error","cause":"etcdserver: request timed out","index":0}` + "\n"
+			if r := s.do(a); r.status != http.StatusInternalServerError || r.body != want || r.header.Get("X-Etcd-Index") != "0" {
+				t.Errorf("%v: %d %s", a, r.status, r.body)
+			}
+		})
+	}
+	asking.Wait()
+	if ctx.Err() != nil {
+		t.Error("it took too long")
 	}
 }

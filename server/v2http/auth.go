@@ -28,7 +28,7 @@ type messageError struct {
 func (e *messageError) Error() string { return e.text }
 
 func writeMessage(w http.ResponseWriter, status int, text string) {
-	w.Header()["Content-Type"] = jsonType
+	setJSON(w.Header())
 	w.WriteHeader(status)
 	body := marshal(struct {
 		Message string `json:"message"`
@@ -74,7 +74,7 @@ func authStatus(kind state.V2AuthKind) int {
 
 // writeJSON answers with v and a newline.
 func writeJSON(w http.ResponseWriter, status int, v any) {
-	w.Header()["Content-Type"] = jsonType
+	setJSON(w.Header())
 	w.WriteHeader(status)
 	_, _ = w.Write(append(marshal(v), '\n')) // the reader has gone: nothing to tell it
 }
@@ -213,7 +213,7 @@ func (h *Handler) serveEnable(w http.ResponseWriter, r *http.Request, _ string) 
 
 // emptyJSON answers with nothing but a content type.
 func emptyJSON(w http.ResponseWriter) {
-	w.Header()["Content-Type"] = jsonType
+	setJSON(w.Header())
 	w.WriteHeader(http.StatusOK)
 }
 

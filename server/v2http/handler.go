@@ -58,7 +58,7 @@ type Handler struct {
 	machine *state.Machine
 	login   Login
 	hash    Hash
-	cluster string // its ID as answers have it
+	cluster []string // its ID, ready to be put into headers
 	count   counts
 }
 
@@ -75,7 +75,7 @@ type Options struct {
 func New(o Options) *Handler {
 	return &Handler{
 		member: o.Member, store: o.Store, machine: o.Machine, login: o.Login, hash: o.Hash,
-		cluster: strconv.FormatUint(o.Member.ClusterID(), 16),
+		cluster: []string{strconv.FormatUint(o.Member.ClusterID(), 16)},
 	}
 }
 
@@ -128,7 +128,7 @@ func cleanPath(p string) string {
 // answerHeader sets what every answer of the API carries.
 func (h *Handler) answerHeader(w http.ResponseWriter) http.Header {
 	header := w.Header()
-	header[clusterHeader] = []string{h.cluster}
+	header[clusterHeader] = h.cluster
 	return header
 }
 

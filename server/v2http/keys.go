@@ -164,8 +164,9 @@ func (h *Handler) answer(w http.ResponseWriter, a *v2keys.Answer, status int, sh
 func (h *Handler) indexHeader(w http.ResponseWriter, index mvcc.Revision) {
 	raftIndex, raftTerm := h.member.LogPosition()
 	header := w.Header()
-	header["Content-Type"] = jsonType
-	header["X-Etcd-Index"] = []string{strconv.FormatInt(int64(index), 10)}
-	header["X-Raft-Index"] = []string{strconv.FormatUint(raftIndex, 10)}
-	header["X-Raft-Term"] = []string{strconv.FormatUint(raftTerm, 10)}
+	setJSON(header)
+	values := []string{strconv.FormatInt(int64(index), 10), strconv.FormatUint(raftIndex, 10), strconv.FormatUint(raftTerm, 10)}
+	header["X-Etcd-Index"] = values[0:1:1]
+	header["X-Raft-Index"] = values[1:2:2]
+	header["X-Raft-Term"] = values[2:3:3]
 }

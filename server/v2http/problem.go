@@ -1,6 +1,7 @@
 package v2http
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"strconv"
@@ -78,6 +79,8 @@ func problemOf(err error) problem {
 		return problem{code: int(refused.Code), cause: refused.Cause, index: uint64(refused.Index)}
 	case isDenied(err):
 		return problem{code: codeUnauthorized, cause: "Insufficient credentials"}
+	case errors.Is(err, context.DeadlineExceeded): // there was no leader to take it
+		return problem{code: codeRaft, cause: "etcdserver: request timed out"}
 	}
 	return problem{code: codeRaft, cause: err.Error()}
 }
@@ -99,7 +102,7 @@ func (p problem) write(w http.ResponseWriter) {
 	message, status := messageOf(p.code)
 	header := w.Header()
 	header["X-Etcd-Index"] = []string{strconv.FormatUint(p.index, 10)}
-	header["Content-Type"] = jsonType
+	setJSON(header)
 	b := append(make([]byte, 0, 128), `{"errorCode":`...)
 	b = strconv.AppendInt(b, int64(p.code), 10)
 	b = append(b, `,"message":`...)

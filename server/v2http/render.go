@@ -1,16 +1,15 @@
 package v2http
 
 import (
+	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/kvorum/kvorum/server/state/v2keys"
 )
 
-// jsonType is the content type of answers, ready to be put into headers.
-//
-//nolint:gochecknoglobals // never changed
-var jsonType = []string{"application/json"}
+// setJSON says that the answer is JSON.
+func setJSON(header http.Header) { header["Content-Type"] = []string{"application/json"} }
 
 // appendText appends a string as encoding/json does, with <, > and & escaped.
 func appendText[T ~string | ~[]byte](b []byte, s T) []byte {

@@ -87,7 +87,7 @@ func (h *Handler) serveStats(w http.ResponseWriter, r *http.Request) {
 // writeStats answers with v and no newline.
 func writeStats(w http.ResponseWriter, v any) {
 	body := marshal(v)
-	w.Header()["Content-Type"] = jsonType
+	setJSON(w.Header())
 	_, _ = w.Write(body) // the reader has gone: nothing to tell it
 }
 

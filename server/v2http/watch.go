@@ -2,6 +2,7 @@ package v2http
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -95,7 +96,10 @@ func (h *Handler) follow(ctx context.Context, stream *mvcc.WatchStream, wt *watc
 			return
 		}
 		for _, e := range b.Events {
-			a := h.eventFor(wt, e)
+			a, err := h.eventFor(wt, e)
+			if err != nil {
+				return
+			}
 			if a == nil {
 				continue
 			}
@@ -116,23 +120,26 @@ func (h *Handler) fresh(c state.Caller) state.Caller {
 	return c
 }
 
-// eventFor is what a watcher is told of a change, nil if nothing.
-func (h *Handler) eventFor(wt *watcher, e *mvcc.Event) *v2keys.Answer {
+// eventFor is what a watcher is told of a change, nil if nothing. An error says
+// that history is gone.
+func (h *Handler) eventFor(wt *watcher, e *mvcc.Event) (*v2keys.Answer, error) {
 	if e.Rev() == wt.told {
-		return nil // one more node of a removal
+		return nil, nil // one more node of a removal
 	}
 	path := string(e.Key()[len(v2keys.Prefix):])
-	own := path == wt.path
-	if !own && (!wt.recursive || !v2keys.IsBelow(wt.path, path)) {
-		return nil
+	if path != wt.path && (!wt.recursive || !v2keys.IsBelow(wt.path, path)) {
+		return nil, nil
 	}
 	a, err := v2keys.EventOf(h.store, e)
-	if a == nil || err != nil {
-		return nil // not told, or written by somebody past the v2 API
+	switch {
+	case errors.Is(err, v2keys.ErrDamaged):
+		return nil, nil // written by somebody past the v2 API
+	case a == nil || err != nil:
+		return nil, err
 	}
 	if v2keys.IsBelow(wt.path, a.Node.Path) && v2keys.Hidden(wt.path, a.Node.Path) && e.Rev() > wt.since {
-		return nil
+		return nil, nil
 	}
 	wt.told = e.Rev()
-	return a
+	return a, nil
 }

@@ -186,7 +186,7 @@ func (c *change) removal() (bool, Action) {
 
 // remove writes down what is removed and erases it.
 func (c *change) remove(w *mvcc.Writer, action Action) Outcome {
-	w.PutKey(removalKey, removal{action: action, path: c.path}.encode(), 0)
+	w.PutKey(removalKey, removal{action, c.old.Dir, c.old.Created, c.path}.encode(), 0)
 	w.DeleteKeys(c.keys)
 	head := &Node{Path: c.path, Dir: c.old.Dir, Created: c.old.Created, Modified: c.rev}
 	return Outcome{

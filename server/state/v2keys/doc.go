@@ -18,7 +18,7 @@
 // # In the store
 //
 //	\x00v2/a/b            the node /a/b (Prefix and the path)
-//	\x00v2!last-removal   what the last removal was: its action and its head
+//	\x00v2!last-removal   what the last removal was
 //
 // A path sorts before all that is below it, and what is below /a/b is the
 // range from /a/b/ to /a/b0, as 0 follows the slash. The value of a node is
@@ -32,7 +32,8 @@
 //	…         the value of a file
 //
 // A node that expires hangs on a lease of its own. Tombstones have no value, so
-// a removal writes down beside them what watchers have to be told.
+// a removal writes down beside them what watchers have to be told: its action (5
+// delete … 7 expire), flags (1 directory), created index and path of its head.
 //
 // Invariant: every directory above a node is stored.
 package v2keys

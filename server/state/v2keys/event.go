@@ -1,6 +1,8 @@
 package v2keys
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/kvorum/kvorum/mvcc"
@@ -8,32 +10,47 @@ import (
 	"github.com/kvorum/kvorum/proto/mvccpb"
 )
 
-// removal is what a removal leaves beside the tombstones.
+// removal is what a removal leaves beside the tombstones: all that watchers are
+// told of its head but what was there before.
 type removal struct {
-	action Action
-	path   string // of the head
+	action  Action
+	dir     bool
+	created mvcc.Revision
+	path    string
 }
 
-func (r removal) encode() []byte { return append([]byte{byte(r.action)}, r.path...) }
+// encode gives action, flags, created index and path.
+func (r removal) encode() []byte {
+	b := []byte{byte(r.action), 0}
+	if r.dir {
+		b[1] = flagDir
+	}
+	b = binary.AppendUvarint(b, uint64(r.created))
+	return append(b, r.path...)
+}
 
 func decodeRemoval(b []byte) (removal, error) {
-	if len(b) < 2 || !Action(b[0]).Removes() || b[1] != '/' {
-		return removal{}, fmt.Errorf("%w: %q", ErrDamaged, removalKey)
+	if len(b) > 2 && Action(b[0]).Removes() && b[1]&^flagDir == 0 {
+		created, n := binary.Uvarint(b[2:])
+		if n > 0 && len(b) > 2+n && b[2+n] == '/' {
+			return removal{Action(b[0]), b[1] == flagDir, mvcc.Revision(created), string(b[2+n:])}, nil
+		}
 	}
-	return removal{action: Action(b[0]), path: string(b[1:])}, nil
+	return removal{}, fmt.Errorf("%w: %q", ErrDamaged, removalKey)
 }
 
 // EventOf is what v2 watchers are told of a change of a stored node; nil if
 // they are told nothing. The event must have come to a watcher with PrevKV. Of
 // a revision that removes several nodes each gives the same answer, that of the
-// head. The error is ErrDamaged or one of reading history.
+// head. The error is ErrDamaged, or one of reading history, such as
+// mvcc.ErrCompacted.
 func EventOf(store *mvcc.Store, e *mvcc.Event) (*Answer, error) {
-	if e.Kind() == mvcc.EventDelete {
-		return removalAt(store, e)
-	}
 	var told mvccpb.Event
 	if err := told.UnmarshalVTUnsafe(e.Encoded(true)); err != nil {
 		return nil, fmt.Errorf("decode event of %q: %w", e.Key(), err)
+	}
+	if e.Kind() == mvcc.EventDelete {
+		return removalAt(store, e, told.PrevKv)
 	}
 	s, err := decode(told.Kv)
 	if err != nil {
@@ -54,30 +71,36 @@ func EventOf(store *mvcc.Store, e *mvcc.Event) (*Answer, error) {
 	return a, nil
 }
 
-// removalAt is the removal that a tombstone is part of.
-func removalAt(store *mvcc.Store, e *mvcc.Event) (*Answer, error) {
-	head := removal{action: ActionDelete, path: string(e.Key()[len(Prefix):])}
-	kv, err := at(store, removalKey, e.Rev())
+// removalAt is the removal that a tombstone is part of; own is what the key of
+// the tombstone was.
+func removalAt(store *mvcc.Store, e *mvcc.Event, own *mvccpb.KeyValue) (*Answer, error) {
+	path := string(e.Key()[len(Prefix):])
+	note, err := at(store, removalKey, e.Rev())
 	if err != nil {
 		return nil, err
 	}
+	head := removal{action: ActionDelete, path: path}
 	// Who deletes past this package leaves no note.
-	if kv != nil && mvcc.Revision(kv.ModRevision) == e.Rev() {
-		if head, err = decodeRemoval(kv.Value); err != nil {
+	if note != nil && mvcc.Revision(note.ModRevision) == e.Rev() {
+		if head, err = decodeRemoval(note.Value); err != nil {
 			return nil, err
 		}
 	}
-	a := &Answer{Action: head.action, Node: &Node{Path: head.path, Modified: e.Rev()}, Index: e.Rev()}
-	kv, err = at(store, Key(head.path), e.Rev()-1)
-	if kv == nil || err != nil {
-		return a, err
+	a := &Answer{Action: head.action, Index: e.Rev(), Node: &Node{Path: head.path, Dir: head.dir, Created: head.created, Modified: e.Rev()}}
+	if head.path != path {
+		own, err = at(store, Key(head.path), e.Rev()-1)
 	}
-	prev, err := decode(kv)
+	switch {
+	case errors.Is(err, mvcc.ErrCompacted), err == nil && own == nil:
+		return a, nil // told without what was before
+	case err != nil:
+		return nil, err
+	}
+	prev, err := decode(own)
 	if err != nil {
 		return nil, err
 	}
 	a.Prev = &prev.Node
-	a.Node.Dir, a.Node.Created = prev.Dir, prev.Created
 	return a, nil
 }
 

@@ -1,7 +1,6 @@
 package v2keys
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -29,10 +28,12 @@ func FuzzDecode(f *testing.F) {
 	} {
 		f.Add([]byte(Key("/a/b")), s.encode())
 	}
-	f.Add([]byte(removalKey), removal{action: ActionExpire, path: "/a"}.encode())
+	f.Add([]byte(removalKey), removal{ActionExpire, true, 300, "/a"}.encode())
 	f.Fuzz(func(t *testing.T, key, value []byte) {
-		if r, err := decodeRemoval(value); err == nil && !bytes.Equal(r.encode(), value) {
-			t.Errorf("removal %q comes back as %q", value, r.encode())
+		if r, err := decodeRemoval(value); err == nil {
+			if again, err := decodeRemoval(r.encode()); err != nil || again != r {
+				t.Errorf("removal %+v comes back as %+v (%v)", r, again, err)
+			}
 		}
 		kv := &mvccpb.KeyValue{Key: key, Value: value, ModRevision: 9, Lease: 5}
 		s, err := decode(kv)
