@@ -76,6 +76,9 @@ func usage(a *app) func(*cobra.Command) error {
 			w("\"" + c.CommandPath() + " <command> --help\" explains a command. ")
 		}
 		w("\"" + a.name + " options\" lists the flags of all commands.\n")
+		if !c.HasParent() {
+			w("With " + apiVariable + "=2 in the environment, " + a.name + " has the commands of the v2 API.\n")
+		}
 		return nil
 	}
 }
