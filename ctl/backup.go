@@ -120,11 +120,18 @@ func copyDurably(from, to string) error {
 	return errors.Join(f.Chmod(0o600), f.Sync(), f.Close())
 }
 
-// copyLog writes what follows the snapshot into a new log with new IDs.
+// copyLog writes what follows the snapshot into a new log with new IDs. All of
+// it counts as committed: a member that was killed has not always noted the
+// commit of its last writes, and --force-new-cluster drops what is not
+// committed. So the backup may hold a write whose client has never had an
+// answer, but lacks none that was acknowledged by this member alone.
 func copyLog(from, to string, at wal.Snapshot) error {
 	contents, err := wal.Read(wal.OS(), from, at)
 	if err != nil {
 		return fmt.Errorf("read log: %w", err)
+	}
+	if n := len(contents.Entries); n > 0 && contents.HardState != nil {
+		contents.HardState.Commit = contents.Entries[n-1].Index
 	}
 	metadata, err := newIDs()
 	if err != nil {

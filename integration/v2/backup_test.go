@@ -38,8 +38,10 @@ func TestBackupStarts(t *testing.T) {
 		if err := m.Start(); err != nil {
 			t.Fatalf("start on %s: %v", dir, err)
 		}
-		if got := s.types(kvctl, "get /a"); got != "exit 0\none\n--\n" {
-			t.Fatalf("%s: %s", dir, got)
+		for key, value := range map[string]string{"/a": "one", "/b/c": "two"} {
+			if got := s.types(kvctl, "get "+key); got != "exit 0\n"+value+"\n--\n" {
+				t.Fatalf("%s: %s: %s", dir, key, got)
+			}
 		}
 		if got := s.types(kvctl, "set /b/c three"); got[:6] != "exit 0" {
 			t.Fatalf("%s: %s", dir, got)
