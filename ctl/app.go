@@ -87,6 +87,18 @@ func Main(c Config) int {
 	defer stop()
 	context.AfterFunc(ctx, stop) // a second Ctrl-C ends at once
 	a := newApp(ctx, c)
+	if a.name == nameOffline { // it reads no variables
+		a.root.SetArgs(c.Args[1:])
+		return a.report(a.root.ExecuteContext(ctx))
+	}
+	switch version := a.getenv(apiVariable); version {
+	case "", "3":
+	case "2":
+		return a.runV2()
+	default:
+		a.warnf("unsupported API version %s\n", version)
+		return exitError
+	}
 	a.root.SetArgs(c.Args[1:])
 	return a.report(a.root.ExecuteContext(ctx))
 }
@@ -133,7 +145,7 @@ func (a *app) report(err error) int {
 	}
 	if text := err.Error(); text != "" {
 		_, _ = fmt.Fprintf(a.Stderr, "Error: %s\n", strings.TrimRight(text, "\n"))
-		if strings.HasPrefix(text, "unknown command") {
+		if strings.HasPrefix(text, "unknown command") && !a.hintV2(text) {
 			a.hint(text)
 		}
 	}

@@ -74,7 +74,7 @@ func (a *app) readEnv() error {
 	}
 	a.envRead = true
 	flags := a.root.PersistentFlags()
-	known := map[string]bool{"ETCDCTL_WATCH_KEY": true, "ETCDCTL_WATCH_RANGE_END": true}
+	known := map[string]bool{"ETCDCTL_WATCH_KEY": true, "ETCDCTL_WATCH_RANGE_END": true, apiVariable: true}
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := envName(f.Name)

@@ -19,7 +19,7 @@ func newRoot(a *app) *cobra.Command {
 			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
 		}},
 		{"cluster", "Cluster maintenance commands:", []*cobra.Command{
-			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMoveLeader(a), newSnapshot(a),
+			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMigrateV2(a), newMoveLeader(a), newSnapshot(a),
 		}},
 		{"concurrency", "Concurrency commands:", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Authentication commands:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
@@ -105,6 +105,9 @@ func usage(a *app) func(*cobra.Command) error {
 			w("\"" + c.CommandPath() + " <command> --help\" explains a command. ")
 		}
 		w("\"" + a.name + " options\" lists the flags of all commands.\n")
+		if !c.HasParent() && a.name != nameOffline {
+			w("With " + apiVariable + "=2 in the environment, " + a.name + " has the commands of the v2 API.\n")
+		}
 		return nil
 	}
 }

@@ -114,6 +114,8 @@ type server struct {
 	url    string
 	client *http.Client
 	base   int64 // the index of the first request
+	// usersChanged: indexes cannot be compared any more.
+	usersChanged bool
 }
 
 func newServer(t *testing.T, name, url string) *server {
@@ -294,6 +296,7 @@ type pair struct {
 	kvorum, etcd *server // etcd nil: not installed
 	record       *recording
 	differences  int
+	last         string // what etcd has said last
 }
 
 // differencesMax is how many differences a test shows.
@@ -337,6 +340,7 @@ func (p *pair) sameAs(name string, do func(*server) string) {
 	if err != nil {
 		p.t.Error(err)
 	}
+	p.last = want
 	if got := do(p.kvorum); got != want {
 		p.t.Errorf("%s\nkvorum: %s\netcd:   %s", name, got, want)
 		if p.differences++; p.differences == differencesMax {
