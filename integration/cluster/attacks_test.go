@@ -31,7 +31,7 @@ func attacks(t *testing.T) []attack {
 	secure := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	return []attack{
 		{name: "watchers that never read", rssMiBMax: 500, run: unreadWatchers},
-		{name: "watchers over JSON that never read", rssMiBMax: 1000, run: unreadJSONWatchers},
+		{name: "watchers over JSON that never read", rssMiBMax: 2400, run: unreadJSONWatchers},
 		{name: "headers byte by byte", rssMiBMax: 200, run: slowHeaders, thorough: 40 * time.Second},
 		{name: "TLS handshakes that never end", args: []string{"--auto-tls", "--listen-metrics-urls", "https://" + secure}, rssMiBMax: 250, run: endlessHandshakes(secure)},
 		{name: "ten thousand streams", rssMiBMax: 700, run: manyStreams},
@@ -42,7 +42,7 @@ func attacks(t *testing.T) []attack {
 		{name: "flood of PING", rssMiBMax: 200, run: flood(pingFlood)},
 		{name: "endless CONTINUATION", rssMiBMax: 250, run: flood(continuationFlood)},
 		{name: "huge header lists", rssMiBMax: 300, run: flood(hugeHeaders)},
-		{name: "giant ranges that are never read", args: []string{"--max-unsent-answer-bytes", "268435456"}, rssMiBMax: 2500, prepare: fill, run: unreadRanges},
+		{name: "giant ranges that are never read", args: []string{"--max-unsent-answer-bytes", "268435456"}, rssMiBMax: 1500, prepare: fill, run: unreadRanges},
 		{name: "snapshots that are never read", rssMiBMax: 600, prepare: fill, run: unreadSnapshots},
 	}
 }

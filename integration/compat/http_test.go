@@ -190,7 +190,7 @@ func TestHTTPAnswersAsEtcd(t *testing.T) {
 	client := noRedirects(&http.Transport{DisableCompression: true})
 	p.compare(t, client, gets(probePaths...)...)
 	for _, path := range []string{"/health", "/livez", "/readyz", "/readyz/data_corruption", "/version", "/metrics", "/debug/vars", "/debug/pprof/cmdline",
-		"/debug/requests", "/", "/v3", "/v3/", "/v3/nope", "/v3/kv/range", "/v3alpha/kv/range", "/v2/keys", "/members"} {
+		"/debug/requests", "/", "/v3", "/v3/", "/v3/nope", "/v3/kv/range", "/v3alpha/kv/range", "/members"} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"} {
 			p.compare(t, client, ask{method: method, path: path})
 		}

@@ -97,6 +97,10 @@ const (
 	rangeTagCount  = 4 << 3
 )
 
+// pooledBytesMax is the largest buffer that is kept for reuse: the pool would
+// hold larger ones, of any size, for as long as two collections take.
+const pooledBytesMax = 1 << 20
+
 // listAnswer is an encoded RangeResponse. It is used once.
 type listAnswer struct {
 	header *pb.ResponseHeader
@@ -132,7 +136,13 @@ func (a *listAnswer) Buffer(size int) []byte {
 		a.pooled = append(a.pooled, nil)
 		return b
 	}
-	b := mem.DefaultBufferPool().Get(size)
+	var b *[]byte
+	if size > pooledBytesMax {
+		fresh := make([]byte, size)
+		b = &fresh
+	} else {
+		b = mem.DefaultBufferPool().Get(size)
+	}
 	a.pooled = append(a.pooled, b)
 	return (*b)[:0:size]
 }
@@ -140,7 +150,7 @@ func (a *listAnswer) Buffer(size int) []byte {
 // Reset implements mvcc.BufferSource.
 func (a *listAnswer) Reset() {
 	for _, b := range a.pooled {
-		if b != nil {
+		if b != nil && cap(*b) <= pooledBytesMax {
 			mem.DefaultBufferPool().Put(b)
 		}
 	}
@@ -202,7 +212,9 @@ func (*heldBuffer) Get(length int) *[]byte { return mem.DefaultBufferPool().Get(
 func (h *heldBuffer) Put(b *[]byte) {
 	h.forgotten.Stop()
 	h.release()
-	mem.DefaultBufferPool().Put(b)
+	if cap(*b) <= pooledBytesMax {
+		mem.DefaultBufferPool().Put(b)
+	}
 }
 
 // GetHeader is that of a RangeResponse.

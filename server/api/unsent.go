@@ -17,7 +17,7 @@ const (
 	largeAnswerBytes = 256 << 10
 	// rangesAtOnce bounds the ranges that are read at one moment: no more are
 	// faster, and each holds what it has read.
-	rangesAtOnce = 8
+	rangesAtOnce = 4
 	collectEvery = 2 * time.Second
 )
 
@@ -73,13 +73,14 @@ func (u *Unsent) full() bool {
 
 // begin admits one range; call end after it.
 func (u *Unsent) begin() error {
-	switch {
-	case u == nil:
+	if u == nil {
 		return nil
-	case u.full():
-		return ErrTooManyRequests
 	}
 	u.slots <- struct{}{}
+	if u.full() { // by now those before it are counted
+		u.end()
+		return ErrTooManyRequests
+	}
 	return nil
 }
 
