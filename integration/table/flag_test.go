@@ -139,6 +139,9 @@ func subcommandRows(w *world) (rows []row) {
 			if got := printedDefault(m[2]); f[2] != "?" && !sameDefault(got, f[2]) && (!zero(got) || !zero(f[2])) {
 				r.state, r.why = differs, "the default is "+strconv.Quote(got)+", not "+strconv.Quote(f[2])
 			}
+			if _, why, no := strings.Cut(m[2], "not supported: "); no {
+				r.state, r.why = refused, strings.TrimSpace(why)
+			}
 		}
 		rows = append(rows, r)
 	}
