@@ -108,7 +108,7 @@ func (ws *WatchStream) takeEvents(w *watcher) {
 const (
 	watchSliceRecordsMax  = 1000
 	watchSliceRecordsMin  = 16
-	watchSliceBytesMax    = 1 << 20
+	watchSliceBytesMax    = 256 << 10
 	watchSliceWatchersMax = 1000
 )
 

@@ -31,7 +31,7 @@ func attacks(t *testing.T) []attack {
 	secure := fmt.Sprintf("127.0.0.1:%d", ports[0])
 	return []attack{
 		{name: "watchers that never read", rssMiBMax: 500, run: unreadWatchers},
-		{name: "watchers over JSON that never read", rssMiBMax: 2400, run: unreadJSONWatchers},
+		{name: "watchers over JSON that never read", rssMiBMax: 1000, run: unreadJSONWatchers},
 		{name: "headers byte by byte", rssMiBMax: 200, run: slowHeaders, thorough: 40 * time.Second},
 		{name: "TLS handshakes that never end", args: []string{"--auto-tls", "--listen-metrics-urls", "https://" + secure}, rssMiBMax: 250, run: endlessHandshakes(secure)},
 		{name: "ten thousand streams", rssMiBMax: 700, run: manyStreams},

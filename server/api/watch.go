@@ -290,19 +290,56 @@ func (f *eventsFrame) SizeVT() int {
 	return size
 }
 
+// sharedEventBytes is from where on an event is not copied into the frames of its
+// watchers: all of them send the same bytes.
+const sharedEventBytes = 4 << 10
+
 // buffers implements encoded.
 func (f *eventsFrame) buffers() mem.BufferSlice {
 	pool := mem.DefaultBufferPool()
-	buf := pool.Get(f.SizeVT())
+	buf := pool.Get(f.copiedSize())
 	out := append((*buf)[:0], f.prefix...)
 	if f.fragment {
 		out = append(out, watchTagFragment, 1)
 	}
+	type share struct {
+		at    int // in out: comes before what follows there
+		event []byte
+	}
+	var shares []share
 	for _, e := range f.events {
 		b := e.Encoded(f.prevKV)
 		out = binary.AppendUvarint(append(out, watchTagEvent), uint64(len(b)))
-		out = append(out, b...)
+		if len(b) >= sharedEventBytes {
+			shares = append(shares, share{len(out), b})
+		} else {
+			out = append(out, b...)
+		}
 	}
 	*buf = out
-	return mem.BufferSlice{mem.NewBuffer(buf, pool)}
+	rest := mem.NewBuffer(buf, pool)
+	if len(shares) == 0 {
+		return mem.BufferSlice{rest}
+	}
+	all, done := make(mem.BufferSlice, 0, 2*len(shares)+1), 0
+	for _, s := range shares {
+		all = append(all, rest.Slice(done, s.at), mem.SliceBuffer(s.event))
+		done = s.at
+	}
+	if done < len(out) {
+		all = append(all, rest.Slice(done, len(out)))
+	}
+	rest.Free() // the slices keep it
+	return all
+}
+
+// copiedSize is the part of SizeVT that buffers copies.
+func (f *eventsFrame) copiedSize() int {
+	size := f.SizeVT()
+	for _, e := range f.events {
+		if n := e.Size(f.prevKV); n >= sharedEventBytes {
+			size -= n
+		}
+	}
+	return size
 }
