@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/kvorum/kvorum/internal/process"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -121,10 +121,9 @@ func startServer(e *testscript.Env, binary string) (endpoint string, err error) 
 }
 
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String(), nil
+	return process.Address(ports[0]), nil
 }

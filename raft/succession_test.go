@@ -1,6 +1,7 @@
 package raft
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -22,9 +23,13 @@ func TestNewLeaderComesSoon(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T, c *cluster) {
 				nodes := c.startAll(tc.members)
-				for range 20 {
+				for round := range 20 {
 					lead := leader(t, nodes...)
-					lead.put("a")
+					data := fmt.Sprint("a", round)
+					lead.put(data)
+					for _, n := range nodes {
+						n.untilApplied(data) // a log that is behind wins no election
+					}
 					alive := slices.DeleteFunc(slices.Clone(nodes), func(n *testNode) bool { return n == lead })
 					dead := append([]*testNode{lead}, alive[:tc.dead-1]...)
 					alive = alive[tc.dead-1:]
@@ -32,8 +37,12 @@ func TestNewLeaderComesSoon(t *testing.T) {
 						c.partition(n.cfg.ID, true)
 					}
 					begin := time.Now()
-					for alive[0].Leader() == lead.cfg.ID || alive[0].Leader() == 0 {
-						<-alive[0].Changes()
+					for {
+						changes := alive[0].Changes()
+						if now := alive[0].Leader(); now != 0 && now != lead.cfg.ID {
+							break
+						}
+						<-changes
 					}
 					if waited := time.Since(begin); waited > tc.within {
 						t.Errorf("new leader after %v, want at most %v", waited, tc.within)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/url"
 	"path/filepath"
 	"strings"
@@ -14,17 +13,16 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/client"
+	"github.com/kvorum/kvorum/internal/process"
 	"github.com/kvorum/kvorum/internal/srv/srvtest"
 	"github.com/kvorum/kvorum/pki"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
-// freePort is a port of the loopback interface that was free a moment ago.
+// freePort is a port of the loopback interface that this process has for itself.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l := must[net.Listener](t)(net.Listen("tcp", "127.0.0.1:0"))
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return must[[]int](t)(process.FreePorts(1))[0]
 }
 
 // founders are members that start together and find each other by discovery.

@@ -2,11 +2,11 @@ package server
 
 import (
 	"fmt"
-	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/kvorum/kvorum/internal/process"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/raft"
@@ -17,15 +17,9 @@ func startMembers(t *testing.T, n int, change func(*Config)) []*testMember {
 	t.Helper()
 	urls := make([]string, n)
 	var initial []string
-	var taken []net.Listener
-	for i := range urls {
-		l := must[net.Listener](t)((&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0"))
-		urls[i] = "http://" + l.Addr().String()
+	for i, port := range must[[]int](t)(process.FreePorts(n)) {
+		urls[i] = "http://" + process.Address(port)
 		initial = append(initial, fmt.Sprintf("m%d=%s", i, urls[i]))
-		taken = append(taken, l) // until all are different
-	}
-	for _, l := range taken {
-		l.Close()
 	}
 	members := make([]*testMember, n)
 	for i := range members {

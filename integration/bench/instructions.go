@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // perfEvent is what is counted: instructions of the servers, in user mode and in the kernel.

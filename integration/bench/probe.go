@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // cost is what servers have spent since they started, summed over the members of a cluster.

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/ctl/bench"
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // benchmark is one run of the program.

@@ -9,7 +9,7 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // If this fails, a full disk of one member stops the cluster, or the member

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 	"github.com/kvorum/kvorum/proto/mvccpb"
 )
 

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/client"
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // goodLatencyMax is what a client that does nothing wrong may wait for one put or

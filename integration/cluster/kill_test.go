@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // If this fails, the loss of a minority of the machines can lose data that

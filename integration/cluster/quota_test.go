@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/kvorum/kvorum/client"
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 

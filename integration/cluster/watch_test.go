@@ -14,7 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/kvorum/kvorum/client"
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 

@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // waitMax is how long something that takes several elections may take.

@@ -7,7 +7,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 

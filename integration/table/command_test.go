@@ -15,7 +15,7 @@ import (
 
 	"github.com/kvorum/kvorum/client"
 	"github.com/kvorum/kvorum/ctl"
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server"
 )

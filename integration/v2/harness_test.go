@@ -16,7 +16,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // waitMax bounds every wait of these tests.

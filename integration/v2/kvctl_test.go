@@ -14,7 +14,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/kvorum/kvorum/integration/process"
+	"github.com/kvorum/kvorum/internal/process"
 )
 
 // kvctlTable is typed into etcdctl against etcd and into kvctl against Kvorum.

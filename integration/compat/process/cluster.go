@@ -1,1 +1,1 @@
-../../process/cluster.go
+../../../internal/process/cluster.go

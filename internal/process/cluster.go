@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -186,29 +185,6 @@ func (m *Member) flags(o Options) []string {
 		"--listen-peer-urls", m.ListenPeer, "--initial-advertise-peer-urls", m.PeerURL,
 		"--initial-cluster-token", token,
 	}, o.Args...)
-}
-
-// Ports are taken from below those that the system gives to outgoing connections: one of these could take the port of a
-// member that is down for a moment.
-const portMin, portMax = 11000, 32000
-
-// FreePorts are TCP ports of the loopback address that nobody listened on a moment ago, all different.
-func FreePorts(n int) ([]int, error) {
-	var ports []int
-	const triesMax = 1000
-	for range triesMax {
-		if len(ports) == n {
-			return ports, nil
-		}
-		port := portMin + rand.IntN(portMax-portMin)
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = l.Close() }()
-		ports = append(ports, port)
-	}
-	return nil, errors.New("find a free port: all are taken")
 }
 
 // Endpoints are the client addresses, host:port.

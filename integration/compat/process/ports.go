@@ -1,0 +1,1 @@
+../../../internal/process/ports.go
