@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,10 +198,12 @@ func (n *Node) loop(ctx context.Context) {
 		case <-ticker.C:
 			n.beat.tick(time.Now(), n.cfg.TickEvery, n.core.role == Leader)
 			n.core.tick()
+			n.queue.tick()
 			n.endTransfers()
 			n.repeatTransfers()
 			n.dropCancelled()
 		case <-n.in.wake:
+			runtime.Gosched() // what others bring now is one batch with what woke us
 		}
 		m, ps = n.turn(m, ps)
 	}

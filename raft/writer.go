@@ -205,9 +205,10 @@ type writeQueue struct {
 	wake   chan struct{}
 	closed chan struct{}
 
-	mu    sync.Mutex
-	items []writeItem
-	bytes int // queued or being written
+	mu         sync.Mutex
+	items      []writeItem
+	bytes      int    // queued or being written
+	term, vote uint64 // as last put
 }
 
 func newWriteQueue() *writeQueue {
@@ -218,15 +219,38 @@ func (q *writeQueue) put(messages []*raftpb.Message, more ...writeItem) {
 	if len(messages)+len(more) == 0 {
 		return
 	}
+	urgent := len(more) > 0
 	q.mu.Lock()
 	for _, m := range messages {
 		it := writeItem{message: m}
 		q.items = append(q.items, it)
 		q.bytes += it.bytes()
+		urgent = q.mustWrite(m) || urgent
 	}
 	q.items = append(q.items, more...)
 	q.mu.Unlock()
-	poke(q.wake)
+	if urgent {
+		poke(q.wake)
+	}
+}
+
+// mustWrite reports whether somebody waits for m to be written. A commit index
+// that moved is for nobody: it goes with the next write, or with the next tick.
+func (q *writeQueue) mustWrite(m *raftpb.Message) bool {
+	moved := m.GetTerm() != 0 && (m.GetTerm() != q.term || m.GetVote() != q.vote)
+	if moved {
+		q.term, q.vote = m.GetTerm(), m.GetVote()
+	}
+	return moved || len(m.GetEntries()) > 0 || len(m.GetResponses()) > 0 || m.GetSnapshot() != nil
+}
+
+// tick has the writer write what is queued, if anything is.
+func (q *writeQueue) tick() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.items) > 0 {
+		poke(q.wake)
+	}
 }
 
 func (q *writeQueue) backlogBytes() int {

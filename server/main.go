@@ -70,6 +70,7 @@ func runUntilSignal(cfg Config, log *slog.Logger) int {
 	who := []any{"name", cfg.Name, "data-dir", cfg.DataDir, "advertise-peer-urls", urlStrings(cfg.AdvertisePeerURLs), "advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs)}
 	stop := context.AfterFunc(ctx, func() { log.Info("closing etcd server", who...) })
 	defer stop()
+	go keepHeapFloor(ctx)
 	if err := s.Run(ctx); err != nil {
 		log.Error("stopped", "error", err.Error())
 		return exitFailed
