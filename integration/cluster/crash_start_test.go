@@ -58,7 +58,9 @@ func (c *crasher) crashBeginning(round int) {
 	for _, name := range slices.Backward(c.points(beginning)) { // before the rename first
 		c.mustDie(m, c.launchArmed(m, name), name)
 	}
-	c.recovered(m)
+	m.Env = m.Env[:baseVariables]
+	c.mustStart(m)
+	c.caughtUp([]*process.Member{m})
 	c.remove(id)
 	c.drop(m)
 }
