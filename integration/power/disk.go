@@ -297,15 +297,8 @@ func (n *node) survivors(loss Loss, r *rand.Rand) int {
 
 func (n *node) imageFile(path string, loss Loss, r *rand.Rand) error {
 	content, size := slices.Clone(n.content), n.size
-	for _, ch := range n.changes {
-		switch {
-		case loss == LoseNone:
-			content, size = applied(content, size, ch)
-		case loss == LoseSome && r.IntN(2) == 0:
-			for _, part := range torn(ch, r) {
-				content, size = applied(content, size, part)
-			}
-		}
+	for _, ch := range n.survived(loss, r) {
+		content, size = applied(content, size, ch)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -320,19 +313,58 @@ func (n *node) imageFile(path string, loss Loss, r *rand.Rand) error {
 	return err
 }
 
-// torn leaves sectors of a write out, by chance.
-func torn(ch *change, r *rand.Rand) []*change {
-	if ch.c.kind != opWrite || r.IntN(2) == 0 {
+// survived are the changes of a file that are on disk. The kernel writes whole
+// pages as they are at the time, in any order: so a sector has all changes up to
+// some moment, each its own. What the file system says of the file, its size, has
+// a moment of its own too.
+func (n *node) survived(loss Loss, r *rand.Rand) []*change {
+	switch loss {
+	case LoseAll:
+		return nil
+	case LoseNone:
+		return n.changes
+	}
+	total := map[int64]int{} // changes by sector; -1: of the size
+	for _, ch := range n.changes {
+		for _, part := range sectors(ch) {
+			total[part.sector()]++
+		}
+	}
+	left := map[int64]int{}
+	for _, s := range slices.Sorted(maps.Keys(total)) {
+		left[s] = r.IntN(total[s] + 1)
+	}
+	var kept []*change
+	for _, ch := range n.changes {
+		for _, part := range sectors(ch) {
+			if s := part.sector(); left[s] > 0 {
+				left[s]--
+				kept = append(kept, part)
+			}
+		}
+	}
+	return kept
+}
+
+func (ch *change) sector() int64 {
+	if ch.c.kind != opWrite {
+		return -1
+	}
+	return ch.off / sector
+}
+
+// sectors cuts a write where sectors end.
+func sectors(ch *change) []*change {
+	if ch.c.kind != opWrite {
 		return []*change{ch}
 	}
 	var parts []*change
-	for from := ch.off; from < ch.off+int64(len(ch.c.data)); {
-		to := min((from/sector+1)*sector, ch.off+int64(len(ch.c.data)))
-		if r.IntN(2) == 0 {
-			c := *ch.c
-			c.data = c.data[from-ch.off : to-ch.off]
-			parts = append(parts, &change{c: &c, off: from})
-		}
+	end := ch.off + int64(len(ch.c.data))
+	for from := ch.off; from < end; {
+		to := min((from/sector+1)*sector, end)
+		c := *ch.c
+		c.data = c.data[from-ch.off : to-ch.off]
+		parts = append(parts, &change{c: &c, off: from})
 		from = to
 	}
 	return parts
