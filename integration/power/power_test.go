@@ -72,9 +72,10 @@ type put struct {
 
 // ledger is what was asked for and what was acknowledged.
 type ledger struct {
-	mu    sync.Mutex
-	acked map[string]put    // guarded by mu
-	asked map[string]string // guarded by mu
+	peerURL string // of the member that wrote, when it was alone
+	mu      sync.Mutex
+	acked   map[string]put    // guarded by mu
+	asked   map[string]string // guarded by mu
 }
 
 func newLedger() *ledger { return &ledger{acked: map[string]put{}, asked: map[string]string{}} }
@@ -92,7 +93,7 @@ func (l *ledger) write(ctx context.Context, c *client.Client, prefix string, n, 
 				l.mu.Unlock()
 				a, err := c.Put(ctx, key, value)
 				if err != nil {
-					return
+					continue // it may be there or not
 				}
 				l.mu.Lock()
 				l.acked[key] = put{value, a.Header.Revision, float64(time.Now().UnixMicro()) / 1e6}
@@ -190,7 +191,7 @@ func moments(events []event, n int, r *rand.Rand) []crash {
 	for i, e := range events {
 		loss := Loss(r.IntN(2))
 		switch {
-		case e.call.kind == opRename, e.call.kind == opSync && i > 0 && events[i-1].call.kind == opRename:
+		case e.call.kind == opRename, e.call.kind == opMkdir, e.call.kind == opSync && i > 0 && events[i-1].call.kind == opRename:
 			names = append(names, crash{i, loss})
 		case e.call.kind != opOpen:
 			rest = append(rest, crash{i, loss})
@@ -244,7 +245,15 @@ func (e event) String() string {
 // Everything acknowledged before a moment must be there; with at 0, everything
 // up to the revision that it has.
 func (l *ledger) problem(ctx context.Context, dir string, at float64, args ...string) error {
-	c, err := process.Start(process.Options{Binary: programs.kvorum, Size: 1, Dir: dir, Args: args})
+	c, err := process.Start(process.Options{
+		Binary: programs.kvorum, Size: 1, Dir: dir, Args: args,
+		Prepare: func(m *process.Member, _ string) error {
+			if l.peerURL != "" { // it is the same member, wherever it listens
+				m.Args = append(m.Args, "--initial-cluster", "m1="+l.peerURL, "--initial-advertise-peer-urls", l.peerURL)
+			}
+			return nil
+		},
+	})
 	if err != nil {
 		return fmt.Errorf("it does not start: %w", err)
 	}
@@ -306,6 +315,7 @@ func startRecorded(t *testing.T, args ...string) (*recording, *process.Cluster, 
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Stop)
+	rec.ledger.peerURL = c.Members[0].PeerURL
 	return rec, c, connect(t, c)
 }
 
@@ -409,7 +419,7 @@ func TestPowerLossWhileInstalling(t *testing.T) {
 	cl := connect(t, c)
 	l := newLedger()
 	l.write(t.Context(), cl, "k/a", 100, 50)
-	m := c.Members[2]
+	m := follower(t, c, cl)
 	m.Kill()
 	l.write(t.Context(), cl, "k/b", 400, 50)
 	rec := record(t, filepath.Dir(m.Dir))
@@ -437,6 +447,24 @@ func TestPowerLossWhileInstalling(t *testing.T) {
 	if !slices.ContainsFunc(events, func(e event) bool { return strings.HasSuffix(e.call.to, ".snap.db") }) {
 		t.Error("the member received no database")
 	}
+}
+
+// follower is a member that does not lead.
+func follower(t *testing.T, c *process.Cluster, cl *client.Client) *process.Member {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), waitMax)
+	defer cancel()
+	for _, m := range c.Members {
+		s, err := cl.Status(ctx, m.Endpoint())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Leader != s.Header.MemberId {
+			return m
+		}
+	}
+	t.Fatal("every member leads")
+	return nil
 }
 
 // waitHas waits until a member itself has so many keys.
