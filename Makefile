@@ -47,8 +47,8 @@ linear: build ## linearizability under faults, checked with porcupine
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@./integration/fuzz.sh $(or $(FUZZTIME),30s)
 
-soak: build ## the long runs: ten minutes of kill -9 under load, many simulation seeds
-	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 120m ./integration/cluster ./integration/sim ./raft ./mvcc
+soak: build ## the long runs: every crash point many times, 1,100 kills under load, power loss, many simulation seeds
+	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 120m ./integration/cluster ./integration/power ./integration/sim ./raft ./mvcc
 
 proto: ## generate the Go code of proto/ from the .proto files
 	$(PROTO_TOOL) buf generate

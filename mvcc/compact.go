@@ -179,11 +179,10 @@ func (s *Store) removeRecords(drops []stamp, target Revision, last bool) error {
 		return nil
 	}
 	slices.SortFunc(drops, stamp.compare)
-	crash.Here("mvcc/before-compact-slice")
 	s.mu.Lock()
 	d := s.disk
 	s.mu.Unlock()
-	return d.db.Update(func(tx *bolt.Tx) error {
+	err := d.db.Update(func(tx *bolt.Tx) error {
 		keys := bucket(tx, BucketKey)
 		keys.FillPercent = fillPercent
 		var key [tombstoneSize]byte
@@ -193,14 +192,22 @@ func (s *Store) removeRecords(drops []stamp, target Revision, last bool) error {
 			}
 		}
 		if last {
-			return bucket(tx, BucketMeta).Put([]byte(metaFinished), markOf(target))
+			crash.Here("compactBeforeSetFinishedCompact")
+			if err := bucket(tx, BucketMeta).Put([]byte(metaFinished), markOf(target)); err != nil {
+				return fmt.Errorf("write finished mark: %w", err)
+			}
 		}
+		crash.Here("compactBeforeCommitBatch")
 		return nil
 	})
+	if err == nil {
+		crash.Here("compactAfterCommitBatch")
+	}
+	return err
 }
 
 func (s *Store) finishCompaction(target Revision) {
-	crash.Here("mvcc/after-compaction")
+	crash.Here("compactAfterSetFinishedCompact")
 	s.flusher.running = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -97,6 +97,7 @@ func (s *Store) defragment(c *copying, path string) error {
 	if err != nil {
 		return err
 	}
+	crash.Here("defragBeforeCopy")
 	last, err := s.copyAll(c, fresh)
 	for n := defragCatchUp; err == nil && n >= defragCatchUp; {
 		last, n, err = s.copyRecords(c.ctx, fresh, last)
@@ -232,10 +233,11 @@ func (s *Store) swap(c *copying, fresh *disk, path string, last stamp) (old *dis
 	if err := s.copyOthers(fresh, c.others); err != nil {
 		return nil, err
 	}
-	crash.Here("mvcc/before-defrag-rename")
+	crash.Here("defragBeforeRename")
 	if err := renameDurably(path, s.path); err != nil {
 		return nil, err
 	}
+	crash.Here("mvcc/after-defrag-rename")
 	s.mu.Lock()
 	old, s.disk = s.disk, fresh
 	v := *s.view.Load()

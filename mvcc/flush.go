@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/kvorum/kvorum/internal/crash"
@@ -81,13 +82,13 @@ func (s *Store) flush() error {
 	if clean {
 		return nil
 	}
-	crash.Here("mvcc/before-flush")
+	crash.Here("beforeStartDBTxn")
 	began := time.Now()
 	var stats bolt.TxStats
 	if err := d.update(b.write, &stats); err != nil {
 		return s.fail(fmt.Errorf("flush to entry %d: %w", b.applied.Index, err))
 	}
-	crash.Here("mvcc/after-flush")
+	b.committed()
 	took := time.Since(began)
 	s.flusher.lastFlush = took
 	s.counts.flushed(b.to-b.from, took)
@@ -109,6 +110,7 @@ func (s *Store) takeBatch() batch {
 
 // write puts the batch into one transaction.
 func (b *batch) write(tx *bolt.Tx) error {
+	crash.Here("afterStartDBTxn")
 	keys := bucket(tx, BucketKey)
 	keys.FillPercent = fillPercent
 	var key [tombstoneSize]byte
@@ -122,7 +124,29 @@ func (b *batch) write(tx *bolt.Tx) error {
 	if err := writeOthers(tx, b.others); err != nil {
 		return err
 	}
-	return writeApplied(tx, b.applied)
+	crash.Here("commitBeforePreCommitHook")
+	if err := writeApplied(tx, b.applied); err != nil {
+		return err
+	}
+	crash.Here("commitAfterPreCommitHook")
+	if crash.On && b.schedulesCompaction() {
+		crash.Here("compactBeforeCommitScheduledCompact")
+	}
+	crash.Here("beforeCommit")
+	return nil
+}
+
+// committed is the moment after the transaction.
+func (b *batch) committed() {
+	crash.Here("afterCommit")
+	if crash.On && b.schedulesCompaction() {
+		crash.Here("compactAfterCommitScheduledCompact")
+	}
+}
+
+// schedulesCompaction reports whether the mark of a new compaction is written.
+func (b *batch) schedulesCompaction() bool {
+	return slices.ContainsFunc(b.others, func(o otherWrite) bool { return o.bucket == BucketMeta && string(o.key) == metaScheduled })
 }
 
 func writeOthers(tx *bolt.Tx, others []otherWrite) error {

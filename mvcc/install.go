@@ -15,6 +15,7 @@ import (
 // entries; watchers go on from the history of the new file.
 func (s *Store) Install(path string) error {
 	must.True(s.writer.s == nil, "install inside an entry")
+	crash.Here("applyBeforeOpenSnapshot")
 	fresh, err := openDisk(path, s.opts)
 	if err != nil {
 		return fmt.Errorf("install: %w", err)
@@ -29,6 +30,7 @@ func (s *Store) Install(path string) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("install %s: %w", path, err), fresh.db.Close())
 	}
+	crash.Here("applyAfterOpenSnapshot")
 	old, err := s.replace(st, path)
 	if err != nil {
 		return errors.Join(fmt.Errorf("install %s: %w", path, err), fresh.db.Close())
@@ -56,6 +58,7 @@ func (s *Store) replace(st *state, path string) (old *disk, err error) {
 	if err := renameDurably(path, s.path); err != nil {
 		return nil, err
 	}
+	crash.Here("mvcc/after-install-rename")
 	s.flusher.running = 0
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,7 +1,9 @@
 package mvcc
 
 import (
+	"errors"
 	"fmt"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -112,6 +114,9 @@ func Open(path string, o Options) (*Store, error) {
 	d, err := openDisk(path, o)
 	if err != nil {
 		return nil, err
+	}
+	if err := syncDir(filepath.Dir(path)); err != nil { // bbolt does not make the name of a new file durable
+		return nil, errors.Join(err, d.db.Close())
 	}
 	st, err := rebuild(d)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
+	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/internal/must"
 )
 
@@ -200,7 +201,9 @@ func proposeMessage(from MemberID, ps []proposal) *raftpb.Message {
 func (c *core) appended(m *raftpb.Message) {
 	if snap := m.GetSnapshot(); snap != nil {
 		meta := snapshotMetaOf(snap.GetMetadata())
+		crash.Here("raftBeforeApplySnap")
 		c.log.restore(snap.GetMetadata())
+		crash.Here("raftAfterApplySnap")
 		c.conf = meta.Conf
 		// Before any later entry: those come only after the answer below.
 		c.work.Applies = append(c.work.Applies, Apply{Snapshot: &meta, urgent: true})

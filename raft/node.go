@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/internal/must"
 )
 
@@ -287,9 +289,7 @@ func (n *Node) dropCancelled() {
 func (n *Node) act(w *Work) {
 	n.publish(w.LeaderChanged)
 	n.queue.put(w.Append)
-	if len(w.Send) > 0 {
-		n.cfg.Transport.Send(w.Send)
-	}
+	n.send(w.Send)
 	for _, m := range w.Snapshots {
 		n.cfg.Snapshots.SendSnapshot(m)
 	}
@@ -304,6 +304,32 @@ func (n *Node) act(w *Work) {
 		poke(n.in.wake) // proposals may have waited for a leader
 	}
 	n.core.done()
+}
+
+// send gives messages to the transport.
+func (n *Node) send(messages []*raftpb.Message) {
+	if len(messages) == 0 {
+		return
+	}
+	if n.core.role == Leader {
+		crash.Here("raftBeforeLeaderSend")
+		if crash.On {
+			messages = droppedHeartbeats(messages)
+		}
+	} else {
+		crash.Here("raftBeforeFollowerSend")
+	}
+	n.cfg.Transport.Send(messages)
+}
+
+// droppedHeartbeats leaves the heartbeats out while the fault of that name is
+// set.
+func droppedHeartbeats(messages []*raftpb.Message) []*raftpb.Message {
+	isHeartbeat := func(m *raftpb.Message) bool { return m.GetType() == raftpb.MsgHeartbeat }
+	if !slices.ContainsFunc(messages, isHeartbeat) || !crash.Set("raftDropHeartbeat") {
+		return messages
+	}
+	return slices.DeleteFunc(slices.Clone(messages), isHeartbeat)
 }
 
 // merge queues a for the applier, as part of the last one if that is still

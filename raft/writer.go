@@ -72,7 +72,7 @@ func newWriter(id MemberID, log Log, start State) *writer {
 func (w *writer) write(items []writeItem) ([]*raftpb.Message, error) {
 	clear(w.answers)
 	w.answers = w.answers[:0]
-	crash.Here("raft/before-append")
+	crash.Here("raftBeforeSave")
 	mustSync, err := w.appendAll(items)
 	if err != nil {
 		return nil, fmt.Errorf("append to log: %w", err)
@@ -82,13 +82,14 @@ func (w *writer) write(items []writeItem) ([]*raftpb.Message, error) {
 		if err := w.log.Sync(); err != nil {
 			return nil, fmt.Errorf("sync log: %w", err)
 		}
-		crash.Here("raft/after-sync")
 	}
+	crash.Here("raftAfterSave")
 	if w.released < w.snapshot {
 		if err := w.log.Release(w.snapshot); err != nil {
 			return nil, fmt.Errorf("release log: %w", err)
 		}
 		w.released = w.snapshot
+		crash.Here("raftAfterWALRelease")
 	}
 	return w.answers, nil
 }
@@ -180,13 +181,18 @@ func (w *writer) receiveSnapshot(m *raftpb.Message) error {
 	meta := m.GetSnapshot().GetMetadata()
 	must.True(meta.GetIndex() > w.snapshot, "snapshot %d behind %d", meta.GetIndex(), w.snapshot)
 	w.snapshot = meta.GetIndex()
+	crash.Here("raftBeforeSaveSnap")
 	if err := w.log.WriteSnapFile(m.GetSnapshot()); err != nil {
 		return err
 	}
 	crash.Here("raft/before-snapshot-record")
 	w.term, w.vote = m.GetTerm(), m.GetVote()
 	// The commit of m may speak of entries that come after, so it comes later.
-	return w.record(meta)
+	if err := w.record(meta); err != nil {
+		return err
+	}
+	crash.Here("raftAfterSaveSnap")
+	return nil
 }
 
 func (w *writer) flush() error {
@@ -294,6 +300,7 @@ func (q *writeQueue) run(w *writer, t Transport, in *inbox) error {
 		q.finished(items)
 		in.written(items)
 		if len(answers) > 0 {
+			crash.Here("raftBeforeFollowerSend")
 			t.Send(answers)
 		}
 	}

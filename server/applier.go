@@ -63,8 +63,9 @@ func (a *applier) apply(work raft.Apply) error {
 		}
 		a.results = append(a.results, r)
 	}
-	crash.Here("server/before-publish")
+	crash.Here("beforeWritebackBuf")
 	a.store.Publish()
+	crash.Here("afterWritebackBuf")
 	a.progress.advance(uint64(last.Index))
 	for i := range a.results {
 		a.finish(&a.results[i])
@@ -81,6 +82,7 @@ func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
 	at := mvcc.Applied{Index: uint64(e.Index), Term: uint64(e.Term)}
 	switch e.Kind {
 	case raft.EntryNormal:
+		crash.Here("beforeApplyOneEntryNormal")
 		r := a.machine.Apply(at, e.Data)
 		if r.Token != nil {
 			// Before the index counts as applied: whoever waits for it wants the token.
@@ -91,6 +93,7 @@ func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
 		}
 		return r, nil
 	case raft.EntryConfChange:
+		crash.Here("beforeApplyOneConfChange")
 		return a.applyConfChange(at, e)
 	}
 	return state.Result{}, fmt.Errorf("unknown entry type %d; must be either EntryNormal or EntryConfChange", e.Kind)

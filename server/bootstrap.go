@@ -90,7 +90,7 @@ func (c *Config) prepareFolders(p paths, log *slog.Logger) error {
 	if info, err := os.Stat(c.DataDir); err == nil && info.Mode().Perm() != 0o700 {
 		log.Warn("check file permission", "path", c.DataDir, "permission", info.Mode().Perm().String(), "recommended", "-rwx------")
 	}
-	if err := os.MkdirAll(p.snap, 0o700); err != nil {
+	if err := p.makeFolders(c.DataDir); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
 	if _, err := wal.CleanSnapDir(wal.OS(), p.snap); err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/api"
@@ -82,6 +83,7 @@ func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
 			continue
 		case r.gone == nil:
 			if r.checkpointed {
+				crash.Here("beforeCheckpointInLeaseRenew")
 				if err := s.forgetCheckpoint(ctx, id, r.proposing); err != nil {
 					return 0, err
 				}

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/kvorum/kvorum/internal/crash"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/api"
 )
@@ -81,8 +82,12 @@ func (s *Server) runCheckpoints(ctx context.Context) error {
 	if !s.cfg.enabled(FeatureLeaseCheckpoint) {
 		return nil
 	}
-	every(ctx, s.cfg.checkpointEvery, func(now time.Time) {
-		for ids := range slices.Chunk(s.leases.checkpointable(s.cfg.checkpointEvery, now), checkpointsMax) {
+	interval := s.cfg.checkpointEvery
+	if crash.Set("server/fast-lease-checkpoints") {
+		interval = time.Second
+	}
+	every(ctx, interval, func(now time.Time) {
+		for ids := range slices.Chunk(s.leases.checkpointable(interval, now), checkpointsMax) {
 			if err := s.checkpoint(ctx, ids); err != nil {
 				if ctx.Err() == nil {
 					s.log.Warn("leases were not checkpointed", "leases", len(ids), "error", err.Error())

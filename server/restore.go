@@ -49,7 +49,7 @@ func Restore(ctx context.Context, o RestoreOptions) error {
 	if err := o.refuseExisting(p); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(p.snap, 0o700); err != nil {
+	if err := p.makeFolders(o.DataDir); err != nil {
 		return fmt.Errorf("make data folder: %w", err)
 	}
 	if err := o.copyDatabase(ctx, p.db()); err != nil {

@@ -2,363 +2,313 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"io/fs"
+	"maps"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
+	"github.com/kvorum/kvorum/client"
 	"github.com/kvorum/kvorum/internal/process"
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
-// crashPoints are all names that the code gives to crash.Here.
-func crashPoints(t *testing.T) []string {
-	t.Helper()
-	call := regexp.MustCompile(`crash\.Here\("([^"]+)"\)`)
-	var names []string
-	err := filepath.WalkDir(filepath.Join("..", ".."), func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && (d.Name() == "integration" || d.Name() == "crash" || strings.HasPrefix(d.Name(), ".") && len(d.Name()) > 2) {
-			return fs.SkipDir
-		}
-		if !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return nil
-		}
-		text, err := os.ReadFile(path)
-		for _, m := range call.FindAllSubmatch(text, -1) {
-			names = append(names, string(m[1]))
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices.Sort(names)
-	if names = slices.Compact(names); len(names) < 20 {
-		t.Fatalf("only %d crash points found: %v", len(names), names)
-	}
-	return names
-}
-
-// armedBinary is a server with crash points.
-func armedBinary(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv("KVORUM_FAILPOINTS_BIN"); path != "" {
-		return path
-	}
-	binaries.mu.Lock()
-	defer binaries.mu.Unlock()
-	if binaries.armed == "" {
-		path, err := build("kvorum-failpoints", "-tags", "failpoints")
-		if err != nil {
-			t.Fatal(err)
-		}
-		binaries.armed = path
-	}
-	return binaries.armed
-}
-
-// arm makes the next process of m die when it comes to a point for the nth
-// time, n from 0.
-func arm(m *process.Member, point string, n int) {
-	term := `return("kill")`
-	if n > 0 {
-		term = fmt.Sprintf("%d*off->%s", n, term)
-	}
-	m.Env = []string{"GOFAIL_FAILPOINTS=" + point + "=" + term}
-}
-
-// The circumstances in which a point may be reached.
-type recipe int
+// way is what must go on so that a member comes to a point, besides a load.
+type way int
 
 const (
-	everyday  recipe = iota // a member of three with a torn log that is far behind
-	bigValues               // a single node whose log fills a segment
-	firstDays               // a single node without data
+	underLoad     way = iota // nothing more: writes, and a log so small that it is cut off often
+	leading                  // the member leads
+	following                // the member follows
+	compacting               // revisions are compacted
+	defragmenting            // the member is defragmented
+	electing                 // members are added and removed
+	renewing                 // the member leads, and a checkpointed lease is renewed
+	watching                 // the member has a watcher
+	streaming                // the member streams a range
+	starting                 // the member starts, with a torn record at the end of its log
+	beginning                // the member starts for the first time
+	installing               // the member starts, further behind than the others' logs reach
+	cutting                  // the log fills a segment
 )
 
-// recipeOf says where to look for a point first; any other is tried after it.
-func recipeOf(point string) recipe {
-	switch {
-	case strings.HasPrefix(point, "wal/create"):
-		return firstDays
-	case strings.HasPrefix(point, "wal/cut"), strings.HasPrefix(point, "wal/after-cut"):
-		return bigValues
+// ways to come to each point. A point of the code that is not here fails the test.
+func ways() map[string]way {
+	all := map[string]way{}
+	for w, names := range map[way]string{
+		underLoad: `raftBeforeSave raftAfterSave raft/before-sync walBeforeSync walAfterSync raftAfterWALRelease
+			beforeStartDBTxn afterStartDBTxn commitBeforePreCommitHook commitAfterPreCommitHook beforeCommit afterCommit
+			beforeApplyOneEntryNormal beforeWritebackBuf afterWritebackBuf
+			snap/before-sync snap/before-rename snap/before-dir-sync snap/after-write`,
+		leading:   `raftBeforeLeaderSend raftDropHeartbeat`,
+		following: `raftBeforeFollowerSend`,
+		compacting: `compactBeforeCommitScheduledCompact compactAfterCommitScheduledCompact
+			compactBeforeCommitBatch compactAfterCommitBatch compactBeforeSetFinishedCompact compactAfterSetFinishedCompact`,
+		defragmenting: `defragBeforeCopy defragBeforeRename mvcc/after-defrag-rename`,
+		electing:      `beforeApplyOneConfChange`,
+		renewing:      `beforeCheckpointInLeaseRenew`,
+		watching:      `beforeSendWatchResponse`,
+		streaming:     `beforeRangeStreamChunk`,
+		starting:      `wal/open-tail-cleared wal/repair-before-truncate wal/repair-after-truncate server/fast-lease-checkpoints`,
+		beginning:     `wal/create-before-rename wal/create-before-dir-sync`,
+		installing: `peer/before-snapshot-sync peer/before-snapshot-rename peer/before-snapshot-dir-sync
+			raftBeforeSaveSnap raft/before-snapshot-record raftAfterSaveSnap raftBeforeApplySnap raftAfterApplySnap
+			applyBeforeOpenSnapshot applyAfterOpenSnapshot mvcc/before-install-rename mvcc/after-install-rename`,
+		cutting: `wal/cut-before-create wal/cut-before-rename wal/cut-before-dir-sync wal/after-cut`,
+	} {
+		for _, name := range strings.Fields(names) {
+			all[name] = w
+		}
 	}
-	return everyday
+	return all
 }
 
 // If this fails, a crash at the wrong moment loses acknowledged writes or leaves
 // a member that cannot start again.
 func TestCrashPoints(t *testing.T) {
 	t.Parallel()
+	places, known := crashPoints(t), ways()
+	for _, name := range slices.Sorted(maps.Keys(places)) {
+		if _, ok := known[name]; !ok {
+			t.Errorf("%s: nothing makes a member come to the crash point %s; say in ways() what does", places[name], name)
+		}
+	}
+	for name := range known {
+		if places[name] == "" {
+			t.Errorf("ways() has the crash point %s, which is not in the code", name)
+		}
+	}
+	armedBinary(t)
+	t.Run("running", func(t *testing.T) {
+		t.Parallel()
+		c := startCrasher(t, known)
+		for range rounds(1, 10) {
+			c.crashRunning()
+		}
+		c.finish()
+	})
+	t.Run("starting", func(t *testing.T) {
+		t.Parallel()
+		c := startCrasher(t, known)
+		for round := range rounds(1, 10) {
+			c.crashStarting()
+			c.crashBeginning(round)
+			c.crashInstalling()
+			c.crashCutting()
+		}
+		c.finish()
+	})
+}
+
+// crasher lets members of one cluster of three die at points, one after the
+// other, under load.
+type crasher struct {
+	*env
+	r     *rand.Rand
+	j     *journal
+	known map[string]way
+	lease int64
+	hits  map[string]int
+}
+
+func startCrasher(t *testing.T, known map[string]way) *crasher {
 	r := newRand(t)
-	points := crashPoints(t)
-	binary := armedBinary(t)
-	byRecipe := map[recipe][]string{}
-	for _, p := range points {
-		byRecipe[recipeOf(p)] = append(byRecipe[recipeOf(p)], p)
-	}
-	reached := map[string]bool{}
-	crashEveryday(t, r, binary, byRecipe[everyday], reached)
-	crashSingle(t, r, binary, byRecipe[bigValues], reached, bigValues)
-	crashSingle(t, r, binary, byRecipe[firstDays], reached, firstDays)
-	for _, p := range points {
-		if !reached[p] {
-			t.Errorf("no process came to the crash point %s; if it is new, find out when it is reached and add that to this test", p)
-		}
-	}
-}
-
-// crashEveryday lets one member of three crash at each of the points, one after
-// the other, while the others go on.
-func crashEveryday(t *testing.T, r *rand.Rand, binary string, points []string, reached map[string]bool) {
-	e := start(t, process.Options{Size: 3, Binary: binary, Args: smallLog()})
-	j := e.load(r, "c/", 3, 64)
-	j.progress(100)
-	for range rounds(1, 5) {
-		for _, point := range points {
-			n := 0
-			if oftenPassed(point) {
-				n = r.IntN(20)
-			} else if reached[point] {
-				n = r.IntN(4)
-			}
-			died := e.crashAt(j, r, point, n)
-			reached[point] = reached[point] || died
-		}
-	}
-	j.finish()
-}
-
-// oftenPassed: a member under load comes there again and again.
-func oftenPassed(point string) bool {
-	for _, p := range []string{"mvcc/before-flush", "mvcc/after-flush", "raft/before-append", "sync", "server/"} {
-		if strings.Contains(point, p) && !strings.HasPrefix(point, "snap") && !strings.HasPrefix(point, "peer") {
-			return true
-		}
-	}
-	return false
-}
-
-// crashAt restarts a random member so that it dies at a point, and again
-// without; it must then catch up. The member has a torn record at the end of
-// its log and is behind further than the others' logs reach.
-func (e *env) crashAt(j *journal, r *rand.Rand, point string, n int) bool {
-	e.t.Helper()
-	m := e.Members[r.IntN(len(e.Members))]
-	m.Kill()
-	tearLog(e.t, m.Dir, r)
-	e.avoid(m)
-	j.progress(200)
-	e.avoid()
-	goal := e.mustStatus(e.leader(m)).RaftIndex + 500
-	arm(m, point, n)
-	if err := m.Launch(); err != nil {
-		e.t.Fatal(err)
-	}
-	died := e.disturb(m, goal)
-	if !died {
-		m.Kill()
-	}
-	m.Env = nil
-	e.mustStart(m)
-	e.caughtUp([]*process.Member{m})
-	e.t.Logf("%s, passed %d times before: died %t", point, n, died)
-	return died
-}
-
-// disturb compacts and defragments until the member has died of its own, or has
-// come as far as an index in the log.
-func (e *env) disturb(m *process.Member, goal uint64) (died bool) {
-	e.t.Helper()
-	deadline := time.NewTimer(waitMax)
-	defer deadline.Stop()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	exited := m.Exited()
-	for {
-		select {
-		case <-exited:
-			return killedItself(e.t, m)
-		case <-deadline.C:
-			return false
-		case <-tick.C:
-			e.compactAndDefragment(m)
-			if s, err := e.status(m); err == nil && s.RaftAppliedIndex >= goal {
-				return false
-			}
-		}
-	}
-}
-
-func (e *env) compactAndDefragment(m *process.Member) {
-	ctx, cancel := e.brief(time.Second)
+	e := startArmed(t, append(smallLog(), "--feature-gates=LeaseCheckpoint=true")...)
+	c := &crasher{env: e, r: r, known: known, hits: map[string]int{}}
+	ctx, cancel := e.brief(waitMax)
 	defer cancel()
-	a, err := e.client.Get(ctx, "x")
+	a, err := e.client.Grant(ctx, 3600)
 	if err != nil {
-		return
+		t.Fatal(err)
 	}
-	// Errors of both are what the crash makes.
-	_, _ = e.client.Compact(ctx, a.Header.Revision-1, false)
-	_ = e.at(m).Defragment(ctx, m.Endpoint())
+	c.lease = a.ID
+	c.j = e.load(r, "c/", 3, 64)
+	c.j.progress(100)
+	return c
 }
 
-// killedItself: a crash point kills; any other end is a failure of the member.
-func killedItself(t *testing.T, m *process.Member) bool {
-	t.Helper()
-	status, _ := m.Ended().Sys().(syscall.WaitStatus)
-	if !status.Signaled() || status.Signal() != syscall.SIGKILL {
-		t.Errorf("%s ended with %v, not at the crash point:\n%s", m.Name, m.Ended(), m.LogTail(10))
+func (c *crasher) finish() {
+	c.t.Helper()
+	c.j.finish()
+	total := 0
+	for _, n := range c.hits {
+		total += n
 	}
-	return true
+	c.t.Logf("%d deaths at %d points", total, len(c.hits))
 }
 
-// crashSingle lets single nodes crash and checks that each starts again with
-// all that it had acknowledged.
-func crashSingle(t *testing.T, r *rand.Rand, binary string, points []string, reached map[string]bool, how recipe) {
-	e := start(t, process.Options{Size: 1, Binary: binary})
-	m := e.Members[0]
-	for _, point := range points {
-		m.Kill()
-		arm(m, point, 0)
-		if how == firstDays {
-			if err := os.RemoveAll(m.Dir); err != nil {
-				t.Fatal(err)
-			}
+// points are the names with one of these ways, in order.
+func (c *crasher) points(of ...way) []string {
+	var names []string
+	for name, w := range c.known {
+		if slices.Contains(of, w) {
+			names = append(names, name)
 		}
-		if err := m.Launch(); err != nil {
-			t.Fatal(err)
-		}
-		prefix := strings.ReplaceAll(point, "/", "-") + "/"
-		acked, died := e.fillSegment(m, prefix, how)
-		reached[point] = reached[point] || died
-		m.Kill()
-		m.Env = nil
-		e.mustStart(m)
-		for key, rev := range acked {
-			a, err := e.client.Get(t.Context(), key)
-			if err != nil || revisionOf(a.Kvs) != rev {
-				t.Errorf("after a crash at %s, %s is not at revision %d: %v", point, key, rev, err)
-			}
-		}
-		t.Logf("%s with %d acknowledged writes: died %t", point, len(acked), died)
-	}
-}
-
-// fillSegment writes until the member dies or its log must have gone through a
-// segment. It gives the revision of each acknowledged key.
-func (e *env) fillSegment(m *process.Member, prefix string, how recipe) (acked map[string]int64, died bool) {
-	e.t.Helper()
-	value := "x"
-	if how == bigValues {
-		value = strings.Repeat("x", 1<<20)
-	}
-	acked = map[string]int64{}
-	for i := range 80 {
-		key := fmt.Sprint(prefix, i%16)
-		ctx, cancel := context.WithTimeout(e.ctx, 20*time.Second)
-		stop := stopWhen(cancel, m.Exited())
-		a, err := e.client.Put(ctx, key, value)
-		stop()
-		if err != nil {
-			delete(acked, key) // it has the one or the other
-		} else {
-			acked[key] = a.Header.Revision
-		}
-		select {
-		case <-m.Exited():
-			return acked, killedItself(e.t, m)
-		default:
-		}
-	}
-	return acked, false
-}
-
-// stopWhen cancels when done is closed; the returned function ends the interest
-// and cancels too.
-func stopWhen(cancel context.CancelFunc, done <-chan struct{}) (stop func()) {
-	over := make(chan struct{})
-	go func() {
-		select {
-		case <-done:
-			cancel()
-		case <-over:
-		}
-	}()
-	return func() {
-		close(over)
-		cancel()
-	}
-}
-
-// logSegments are the segments of a member's log, in order.
-func logSegments(t *testing.T, dir string) []string {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(dir, "member", "wal", "*.wal"))
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no segments in %s: %v", dir, err)
 	}
 	slices.Sort(names)
 	return names
 }
 
-// recordsOf gives the offset of each record of a segment and of their end. The
-// frame: 8 bytes little endian, the low 56 bits are the length, the low 3 bits of
-// the top byte the padding.
-func recordsOf(t *testing.T, segment string) (offsets []int64, end int64) {
-	t.Helper()
-	data, err := os.ReadFile(segment)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := uint64(0)
-	for at+8 <= uint64(len(data)) {
-		frame := binary.LittleEndian.Uint64(data[at:])
-		length := frame & (1<<56 - 1)
-		if length == 0 || length > uint64(len(data)) {
-			break
+// crashRunning goes through the points of a member that runs: armed by its
+// endpoint, with a panic, and in long runs also with a kill in the middle of a
+// sleep; on the leader and on a follower where both come there.
+func (c *crasher) crashRunning() {
+	c.t.Helper()
+	names := c.points(underLoad, leading, following, compacting, defragmenting, electing, renewing, watching, streaming)
+	c.r.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	for _, name := range names {
+		for _, m := range c.victims(c.known[name]) {
+			c.panicAt(name, m)
+			if long() {
+				c.killAt(name, m)
+			}
 		}
-		offsets = append(offsets, int64(at))
-		at += 8 + length
-		if frame>>63 == 1 {
-			at += frame >> 56 & 7
-		}
-	}
-	return offsets, int64(at)
-}
-
-// tearLog writes the beginning of a record at the end of a log, as a power
-// failure in the middle of a write leaves it.
-func tearLog(t *testing.T, dir string, r *rand.Rand) {
-	t.Helper()
-	segments := logSegments(t, dir)
-	last := segments[len(segments)-1]
-	_, end := recordsOf(t, last)
-	torn := binary.LittleEndian.AppendUint64(nil, 4096)
-	for range 1 + r.IntN(600) {
-		torn = append(torn, byte(1+r.IntN(255)))
-	}
-	if err := writeAt(last, end, torn); err != nil {
-		t.Fatal(err)
 	}
 }
 
-func writeAt(path string, at int64, data []byte) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
-	if err != nil {
-		return err
+// victims are the members that come to a point this way: one, or in long runs a
+// leader and a follower.
+func (c *crasher) victims(w way) []*process.Member {
+	c.t.Helper()
+	leader, rest := c.followers()
+	follower := rest[c.r.IntN(len(rest))]
+	switch {
+	case w == leading || w == renewing:
+		return []*process.Member{leader}
+	case w == following:
+		return []*process.Member{follower}
+	case long():
+		return []*process.Member{leader, follower}
 	}
-	_, err = f.WriteAt(data, at)
-	return errors.Join(err, f.Close())
+	return []*process.Member{c.Members[c.r.IntN(len(c.Members))]}
+}
+
+// panicAt makes a running member panic at a point and start again.
+func (c *crasher) panicAt(name string, m *process.Member) {
+	c.t.Helper()
+	from := mark(m)
+	exited := m.Exited()
+	c.arm(m, name, fmt.Sprintf("panic(%q)", name))
+	if !c.provoke(c.known[name], m, func() bool { return isClosed(exited) }) {
+		c.disarm(m, name)
+		c.t.Errorf("%s (%s) did not come to the crash point %s", m.Name, c.role(m), name)
+		return
+	}
+	c.died(m, from, name)
+	c.recovered(m)
+}
+
+// killAt kills a member while it sleeps at a point.
+func (c *crasher) killAt(name string, m *process.Member) {
+	c.t.Helper()
+	if w := c.known[name]; w == leading || w == renewing {
+		m = c.leader()
+	} else if w == following {
+		_, rest := c.followers()
+		m = rest[0]
+	}
+	c.arm(m, name, "sleep(20000)")
+	if !c.provoke(c.known[name], m, func() bool { return c.passed(m, name) > 0 }) {
+		c.disarm(m, name)
+		c.t.Errorf("%s did not come to the crash point %s to sleep", m.Name, name)
+		return
+	}
+	m.Kill()
+	c.hits[name]++
+	c.recovered(m)
+}
+
+// died checks that a member ended at the point, and nowhere else.
+func (c *crasher) died(m *process.Member, from int, name string) {
+	c.t.Helper()
+	if code := m.Ended().ExitCode(); code != 2 || !says(m, from, "crash point "+name) {
+		c.t.Errorf("%s ended with %v, not at the crash point %s:\n%s", m.Name, m.Ended(), name, m.LogTail(20))
+		return
+	}
+	c.hits[name]++
+}
+
+// recovered starts a member and waits until it has what the others have.
+func (c *crasher) recovered(m *process.Member) {
+	c.t.Helper()
+	m.Env = m.Env[:baseVariables]
+	c.mustStart(m)
+	c.caughtUp([]*process.Member{m})
+	c.checkEqual()
+}
+
+func (c *crasher) role(m *process.Member) string {
+	if s, err := c.status(m); err == nil && s.Leader == s.Header.MemberId {
+		return "leader"
+	}
+	return "no leader"
+}
+
+// provoke does what leads to a point until over says that it was reached.
+func (c *crasher) provoke(w way, m *process.Member, over func() bool) bool {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.ctx, waitMax)
+	defer cancel()
+	defer stopWhen(cancel, m.Exited())()
+	if w == watching {
+		go c.watchAt(ctx, m)
+	}
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !over() {
+		select {
+		case <-ctx.Done():
+			return over()
+		case <-tick.C:
+			brief, done := context.WithTimeout(ctx, 2*time.Second)
+			c.push(brief, w, m)
+			done()
+		}
+	}
+	return true
+}
+
+// push is one step towards a point. Its errors are what the crash makes.
+func (c *crasher) push(ctx context.Context, w way, m *process.Member) {
+	switch w {
+	case compacting:
+		if a, err := c.client.Get(ctx, "x"); err == nil {
+			_, _ = c.client.Compact(ctx, a.Header.Revision-1, false)
+		}
+	case defragmenting:
+		_ = c.at(m).Defragment(ctx, m.Endpoint())
+	case electing:
+		_, _ = c.client.Cluster.MemberAdd(ctx, &pb.MemberAddRequest{PeerURLs: []string{nobodyURL}, IsLearner: true})
+		c.removeNobody(ctx)
+	case renewing:
+		_, _ = c.at(m).KeepAliveOnce(ctx, c.lease)
+	case streaming:
+		_ = c.at(m).GetStream(ctx, &pb.RangeRequest{Key: []byte("c/"), RangeEnd: []byte("c0")}, func(*pb.RangeResponse) error { return nil })
+	}
+}
+
+// nobodyURL is the address of a learner that never starts.
+const nobodyURL = "http://127.0.0.1:1"
+
+func (c *crasher) removeNobody(ctx context.Context) {
+	a, err := c.client.Members(ctx, false)
+	if err != nil {
+		return
+	}
+	for _, known := range a.Members {
+		if len(known.PeerURLs) == 1 && known.PeerURLs[0] == nobodyURL {
+			_, _ = c.client.Cluster.MemberRemove(ctx, &pb.MemberRemoveRequest{ID: known.ID})
+		}
+	}
+}
+
+func (c *crasher) watchAt(ctx context.Context, m *process.Member) {
+	w := c.at(m).Watch(ctx, "c/", client.Prefix())
+	for {
+		if _, err := w.Next(); err != nil {
+			return
+		}
+	}
 }

@@ -40,6 +40,7 @@ type journal struct {
 		values         map[int]int64 // acknowledged value -> revision
 	} // guarded by mu
 	staleReads []string // guarded by mu
+	lost       int      // guarded by mu; found by check
 
 	stop   context.CancelFunc
 	done   sync.WaitGroup
@@ -206,8 +207,35 @@ func (j *journal) check() {
 	for _, s := range j.staleReads {
 		j.e.t.Error(s)
 	}
+	j.lost = lost
 	j.e.t.Logf("%d puts acknowledged, %d without an answer, %d lost", len(j.acked), len(j.unknown), lost)
 	j.e.checkEqual()
+}
+
+// tally is what became of the writes of a load.
+type tally struct{ acked, unknown, lost int }
+
+func (t *tally) add(o tally) {
+	t.acked += o.acked
+	t.unknown += o.unknown
+	t.lost += o.lost
+}
+
+// String is for test logs.
+func (t tally) String() string {
+	return fmt.Sprintf("%d writes acknowledged, %d without an answer, %d lost", t.acked, t.unknown, t.lost)
+}
+
+// tally counts the writes, increments too. It may be called after check.
+func (j *journal) tally() tally {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := tally{acked: len(j.acked), unknown: len(j.unknown), lost: j.lost}
+	for i := range j.increments {
+		all.acked += j.increments[i].acked
+		all.unknown += j.increments[i].unknown
+	}
+	return all
 }
 
 func describe(kv *mvccpb.KeyValue) string {

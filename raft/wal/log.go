@@ -260,13 +260,13 @@ func (l *Log) Sync() error {
 		return l.failed
 	}
 	if l.unsynced {
-		crash.Here("wal/before-sync")
+		crash.Here("walBeforeSync")
 		from := l.observe.start()
 		if err := l.tail().SyncData(); err != nil {
 			return l.fail("sync", err)
 		}
 		l.observe.end(StepSync, from)
-		crash.Here("wal/after-sync")
+		crash.Here("walAfterSync")
 		l.syncs.Add(1)
 		l.unsynced, l.syncNeeded = false, false
 	}

@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -186,6 +187,7 @@ func (k KV) rangeStream(r *pb.RangeRequest, stream grpc.ServerStreamingServer[pb
 		} else {
 			chunk.More = false
 		}
+		crash.Here("beforeRangeStreamChunk")
 		if err := stream.Send(&pb.RangeStreamResponse{RangeResponse: chunk}); err != nil || last {
 			return err
 		}

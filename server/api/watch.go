@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -188,6 +189,7 @@ func (ws *watchStream) send() error {
 }
 
 func (ws *watchStream) sendBatch(b *mvcc.WatchBatch) error {
+	crash.Here("beforeSendWatchResponse")
 	switch b.Kind {
 	case mvcc.WatchEvents:
 		return ws.sendEvents(b)
