@@ -14,14 +14,13 @@ import (
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/api"
-	"github.com/kvorum/kvorum/server/v2http"
 )
 
 // healthTimeout bounds the read of a health check.
 const healthTimeout = 5 * time.Second
 
-// clientHandler serves HTTP on the client port; gateway and v2 may be nil.
-func (s *Server) clientHandler(gateway http.Handler, v2 *v2http.Handler) http.Handler {
+// clientHandler serves HTTP on the client port; gateway may be nil.
+func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	s.probes(mux)
 	mux.HandleFunc("/version", func(w http.ResponseWriter, r *http.Request) {
@@ -49,7 +48,7 @@ func (s *Server) clientHandler(gateway http.Handler, v2 *v2http.Handler) http.Ha
 		mux.Handle("/v3/", gateway)
 		mux.Handle("/v3beta/", gateway)
 	}
-	return s.access(s.v2Handler(v2, mux))
+	return s.access(s.v2Handler(mux))
 }
 
 // debugs tells whether the requests in flight are traced and shown, as they are

@@ -167,9 +167,7 @@ func (s *Server) serveClients(ctx context.Context) error {
 		group.Go(func() error { return link.serve(ctx, s.grpc) })
 		json = s.gatewayHandler(link.conn)
 	}
-	v2 := s.newV2()
-	direct := s.v2Direct(v2)
-	web, traffic := s.clientHandler(json, v2), "grpc+http"
+	web, traffic, direct := s.clientHandler(json), "grpc+http", s.v2Direct()
 	handler := web
 	if len(s.httpListeners) > 0 {
 		handler, traffic, direct = http.NotFoundHandler(), "grpc", nil

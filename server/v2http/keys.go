@@ -96,7 +96,7 @@ func (h *Handler) get(from client, q *request, buf []byte) reply {
 		a, err = h.read(from.ctx, q, c)
 		return err
 	})
-	h.count.read(err)
+	h.count.read(q.recursive, err)
 	if err != nil {
 		return problemOf(err).reply(buf)
 	}

@@ -36,6 +36,7 @@ func (h *Handler) watch(w http.ResponseWriter, from client, q *request) {
 		problem{code: codeEventsCleared, cause: cause, index: uint64(now)}.write(w)
 		return
 	}
+	h.count.watches.Add(1)
 	h.count.watchers.Add(1)
 	defer h.count.watchers.Add(-1)
 	raftIndex, raftTerm := h.member.LogPosition()
