@@ -35,12 +35,15 @@ const (
 //	go test -run '^$' -bench Etcd -benchtime 1x ./integration/v2
 func BenchmarkAgainstEtcd(b *testing.B) {
 	kvorum := start(b, process.Options{Binary: kvorumBinary(b), Size: 1}).Members[0]
+	slow := start(b, process.Options{Binary: kvorumBinary(b), Size: 1, Args: []string{"--host-whitelist", "127.0.0.1"}}).Members[0] // nothing is direct
 	etcd := start(b, process.Options{Binary: debianEtcd(b), Size: 1, Args: []string{"--enable-v2"}}).Members[0]
 	loads := []*work{
 		{name: "kvorum set", member: kvorum, client: v2Client(b, kvorum, v2Set)},
 		{name: "etcd set", member: etcd, client: v2Client(b, etcd, v2Set)},
 		{name: "kvorum get", member: kvorum, client: v2Client(b, kvorum, v2Get)},
 		{name: "etcd get", member: etcd, client: v2Client(b, etcd, v2Get)},
+		{name: "by net/http: set", member: slow, client: v2Client(b, slow, v2Set)},
+		{name: "by net/http: get", member: slow, client: v2Client(b, slow, v2Get)},
 		{name: "kvorum v3 put", member: kvorum, client: v3Client(b, kvorum, v3Put)},
 		{name: "kvorum v3 get", member: kvorum, client: v3Client(b, kvorum, v3Get)},
 	}
@@ -52,7 +55,7 @@ func BenchmarkAgainstEtcd(b *testing.B) {
 		}
 	}
 	for _, l := range loads {
-		b.Logf("%-14s %8.0f/s %7.1f µs of the server's processor each", l.name, median(l.rates), median(l.costs))
+		b.Logf("%-16s %8.0f/s %7.1f µs of the server's processor each", l.name, median(l.rates), median(l.costs))
 	}
 	b.ReportMetric(median(loads[0].rates)/median(loads[1].rates), "set-rate/etcd")
 	b.ReportMetric(median(loads[1].costs)/median(loads[0].costs), "etcd-set-cpu/kvorum")

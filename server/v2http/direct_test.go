@@ -1,6 +1,7 @@
 package v2http
 
 import (
+	"errors"
 	"io"
 	"net"
 	"testing"
@@ -22,7 +23,7 @@ func TestSilentConnections(t *testing.T) {
 			}
 			_ = client.SetReadDeadline(time.Now().Add(time.Second))
 			_, err := client.Read(make([]byte, 1))
-			if closed := err == io.EOF; closed != (sent == "") {
+			if closed := errors.Is(err, io.EOF); closed != (sent == "") {
 				t.Errorf("after %q: %v", sent, err)
 			}
 		})
