@@ -64,7 +64,13 @@ func (s *splitter) handshake(ctx context.Context, raw net.Conn) {
 		s.grpc.offer(c)
 		return
 	}
-	s.http.offer(c)
+	if s.direct == nil || c.ConnectionState().NegotiatedProtocol == protoHTTP2 {
+		s.http.offer(c)
+		return
+	}
+	if head := s.direct.Serve(ctx, c, nil); len(head) > 0 {
+		s.http.offer(&peekedConn{Conn: c, head: head})
+	}
 }
 
 // refuse closes a connection and tells the operator why.
@@ -141,5 +147,33 @@ func grpcByContentType(grpc, other http.Handler) http.Handler {
 			return
 		}
 		other.ServeHTTP(w, r)
+	})
+}
+
+// tlsState is the key of what a connection under TLS is, in its context.
+type tlsState struct{}
+
+// noteTLS keeps what net/http does not see of a connection from which somebody
+// has read before.
+func noteTLS(ctx context.Context, c net.Conn) context.Context {
+	peeked, ok := c.(*peekedConn)
+	if !ok {
+		return ctx
+	}
+	secured, ok := peeked.Conn.(*tls.Conn)
+	if !ok {
+		return ctx
+	}
+	state := secured.ConnectionState()
+	return context.WithValue(ctx, tlsState{}, &state)
+}
+
+// withTLS gives requests what noteTLS has kept: who has which certificate.
+func withTLS(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if state, ok := r.Context().Value(tlsState{}).(*tls.ConnectionState); ok {
+			r.TLS = state
+		}
+		next.ServeHTTP(w, r)
 	})
 }

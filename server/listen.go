@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/kvorum/kvorum/server/v2http"
 )
 
 // listen opens the socket of a listen URL.
@@ -57,9 +59,10 @@ type listener struct {
 type splitter struct {
 	listener
 	log        *slog.Logger
-	side       string  // "client" or "peer", for the log
-	streamsMax uint32  // of a gRPC connection
-	grpc, http *branch // grpc nil: all is HTTP
+	side       string         // "client" or "peer", for the log
+	streamsMax uint32         // of a gRPC connection
+	grpc, http *branch        // grpc nil: all is HTTP
+	direct     *v2http.Direct // sees a connection before http does; nil: nobody does
 	refused    refusals
 }
 
@@ -138,6 +141,11 @@ func (s *splitter) sort(ctx context.Context, c net.Conn) {
 	if grpc {
 		s.grpc.offer(f.replay(grpc))
 		return
+	}
+	if s.direct != nil {
+		if f.head = s.direct.Serve(ctx, c, f.head); len(f.head) == 0 {
+			return
+		}
 	}
 	s.http.offer(f.replay(grpc))
 }

@@ -40,6 +40,10 @@ func wantedMetrics(t *testing.T) []wantedMetric {
 func useEverything(t *testing.T, m *testMember) {
 	t.Helper()
 	kv, lease, maintenance := pb.NewKVClient(m.conn), pb.NewLeaseClient(m.conn), pb.NewMaintenanceClient(m.conn)
+	m.v2set("/a", "1")
+	for _, r := range [][2]string{{"GET", "/a"}, {"GET", "/b"}, {"GET", "/?recursive=true"}, {"DELETE", "/b"}} {
+		m.v2(r[0], "/v2/keys"+r[1], nil)
+	}
 	put := must[*pb.PutResponse](t)(kv.Put(m.ctx, &pb.PutRequest{Key: []byte("k"), Value: []byte("v")}))
 	must[*pb.RangeResponse](t)(kv.Range(m.ctx, &pb.RangeRequest{Key: []byte("k")}))
 	must[*pb.TxnResponse](t)(kv.Txn(m.ctx, &pb.TxnRequest{}))
@@ -192,7 +196,12 @@ func TestMetricsMove(t *testing.T) {
 		{"grpc_server_msg_received_total", "grpc_method=Put grpc_service=etcdserverpb.KV grpc_type=unary", 2},
 		{"etcd_debugging_lease_granted_total", "", 1},
 		{"etcd_debugging_lease_revoked_total", "", 1},
-		{"etcd_mvcc_put_total", "", 1},
+		{"etcd_mvcc_put_total", "", 2},
+		{"etcd_debugging_store_reads_total", "action=get", 2},
+		{"etcd_debugging_store_reads_failed_total", "action=get", 1},
+		{"etcd_debugging_store_reads_total", "action=getRecursive", 1},
+		{"etcd_debugging_store_writes_total", "action=set", 1},
+		{"etcd_debugging_store_writes_failed_total", "action=delete", 1},
 		{"etcd_disk_backend_defrag_duration_seconds", "", 1},
 		{"etcd_server_request_duration_seconds", "success=true type=Put", 1},
 		{"etcd_server_request_duration_seconds", "success=false type=Put", 1},

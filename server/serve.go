@@ -113,7 +113,7 @@ func (s *Server) serveOnlyHTTP(ctx context.Context, group *errgroup.Group, l lis
 // serveHTTP serves until ctx ends or the listener fails.
 func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) error {
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
+		Handler: withTLS(h), ConnContext: noteTLS, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, BaseContext: func(net.Listener) context.Context { return ctx },
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),
 		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: int(min(s.cfg.MaxConcurrentStreams, httpStreamsMax))},
 	}
@@ -167,15 +167,15 @@ func (s *Server) serveClients(ctx context.Context) error {
 		group.Go(func() error { return link.serve(ctx, s.grpc) })
 		json = s.gatewayHandler(link.conn)
 	}
-	web, traffic := s.clientHandler(json), "grpc+http"
+	web, traffic, direct := s.clientHandler(json), "grpc+http", s.v2Direct()
 	handler := web
 	if len(s.httpListeners) > 0 {
-		handler, traffic = http.NotFoundHandler(), "grpc"
+		handler, traffic, direct = http.NotFoundHandler(), "grpc", nil
 	}
 	handler = grpcByContentType(s.grpc, handler)
 	for _, l := range s.clientListeners {
 		split := newSplitter(l, "client", s.log)
-		split.grpc, split.streamsMax = newBranch(l), s.cfg.MaxConcurrentStreams
+		split.grpc, split.streamsMax, split.direct = newBranch(l), s.cfg.MaxConcurrentStreams, direct
 		group.Go(func() error { return split.run(ctx) })
 		group.Go(func() error { return ignoreStopped(s.grpc.Serve(split.grpc)) })
 		group.Go(func() error { return s.serveHTTP(ctx, split.http, handler) })

@@ -26,6 +26,7 @@ import (
 	"github.com/kvorum/kvorum/server/secure"
 	"github.com/kvorum/kvorum/server/state"
 	"github.com/kvorum/kvorum/server/trace"
+	"github.com/kvorum/kvorum/server/v2http"
 )
 
 // ErrRemoved: this member was removed from its cluster. Its data directory must
@@ -75,6 +76,7 @@ type Server struct {
 	health          *health.Server
 	services        *api.Services
 	links           *linkStats
+	v2              *v2http.Handler // nil: off
 	v2gate          v2Gate
 	started         time.Time
 
@@ -168,6 +170,7 @@ func (s *Server) open(ctx context.Context) error {
 		return err
 	}
 	s.grpc = s.newGRPC()
+	s.makeV2()
 	return nil
 }
 

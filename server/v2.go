@@ -13,13 +13,32 @@ import (
 // v2Member is this member as the v2 API needs it.
 type v2Member struct{ *Server }
 
-// v2Handler serves /v2/ and passes on what is not its own; next alone if the v2
-// API is off.
-func (s *Server) v2Handler(next http.Handler) http.Handler {
+// makeV2 makes the v2 API, if it is on.
+func (s *Server) makeV2() {
 	if !s.cfg.EnableV2 {
+		return
+	}
+	s.v2 = v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
+	s.metrics.Register(v2Collector{s.v2})
+}
+
+// v2Direct serves plain requests on keys past net/http; nil if something is on
+// that only sees what comes by net/http.
+func (s *Server) v2Direct() *v2http.Direct {
+	if s.v2 == nil || s.audit != nil || !allowed(s.cfg.HostWhitelist, allowAll) || !allowed(s.cfg.CORS, allowAll) {
+		return nil
+	}
+	header := http.Header{}
+	s.allowOrigin(header, "")
+	return s.v2.Direct(header)
+}
+
+// v2Handler serves /v2/ and passes on what is not its own.
+func (s *Server) v2Handler(next http.Handler) http.Handler {
+	if s.v2 == nil {
 		return next
 	}
-	var v2 http.Handler = v2http.New(v2http.Options{Member: v2Member{s}, Store: s.store, Machine: s.machine, Login: s.services.Login, Hash: s.services.HashPassword})
+	var v2 http.Handler = s.v2
 	if s.audit != nil {
 		v2 = s.audit.http(v2)
 	}

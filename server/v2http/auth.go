@@ -166,7 +166,7 @@ func isOneOf(method, allow string) bool {
 
 // root makes sure that the caller may see and change users.
 func (h *Handler) root(r *http.Request) (state.Caller, error) {
-	c, err := h.caller(r)
+	c, err := h.caller(clientOf(r))
 	if err != nil {
 		return c, err
 	}

@@ -19,11 +19,18 @@ func (t *tally) add(err error) {
 
 // counts are the requests of this member's clients since it started.
 type counts struct {
-	gets, sets, deletes, updates, creates, swaps, compareDeletes tally
-	watchers                                                     atomic.Int64
+	gets, lists, sets, deletes, updates, creates, swaps, compareDeletes tally
+	watches                                                             atomic.Uint64 // since the start
+	watchers                                                            atomic.Int64  // that are open
 }
 
-func (c *counts) read(err error) { c.gets.add(err) }
+func (c *counts) read(recursive bool, err error) {
+	if recursive {
+		c.lists.add(err)
+		return
+	}
+	c.gets.add(err)
+}
 
 func (c *counts) changed(m pb.V2Request_Method, err error) {
 	switch m {
@@ -41,3 +48,39 @@ func (c *counts) changed(m pb.V2Request_Method, err error) {
 		c.compareDeletes.add(err)
 	}
 }
+
+// ActionCount is how many requests there were for an action.
+type ActionCount struct {
+	Action      string // as in the metrics of etcd
+	All, Failed uint64
+}
+
+func (t *tally) of(action string) ActionCount {
+	failed := t.fail.Load()
+	return ActionCount{Action: action, All: failed + t.success.Load(), Failed: failed}
+}
+
+// Reads counts the requests that read.
+func (h *Handler) Reads() []ActionCount {
+	return []ActionCount{h.count.gets.of("get"), h.count.lists.of("getRecursive")}
+}
+
+// Writes counts the requests that write.
+func (h *Handler) Writes() []ActionCount {
+	c := &h.count
+	return []ActionCount{
+		c.sets.of("set"), c.creates.of("create"), c.updates.of("update"), c.swaps.of("compareAndSwap"),
+		c.deletes.of("delete"), c.compareDeletes.of("compareAndDelete"),
+	}
+}
+
+// WatchCount is how many requests waited for a change.
+type WatchCount struct{ All, Open uint64 }
+
+// Watches counts the requests that wait for a change.
+func (h *Handler) Watches() WatchCount {
+	return WatchCount{All: h.count.watches.Load(), Open: uint64(max(0, h.count.watchers.Load()))}
+}
+
+// Expired counts the nodes that were removed when their time was up.
+func (h *Handler) Expired() uint64 { return h.machine.V2Expired() }

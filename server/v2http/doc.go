@@ -11,6 +11,7 @@
 //
 // # Words
 //
-// A request is what a client has sent, parsed. A problem is an error in the
+// A request is what a client has sent, parsed. A plain request is one that
+// Direct answers without net/http. A problem is an error in the
 // words of the API: code, message, cause and index.
 package v2http

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"time"
 
 	"github.com/kvorum/kvorum/mvcc"
@@ -27,15 +26,34 @@ func (h *Handler) serveKeys(w http.ResponseWriter, r *http.Request) {
 		wrong.write(w)
 		return
 	}
-	read := r.Method == http.MethodGet || r.Method == http.MethodHead
-	switch {
-	case read && q.wait && !q.quorum: // a quorum read never waits for a change
-		h.watch(w, r, q)
-	case read:
-		h.get(w, r, q)
-	default:
-		h.change(w, r, q)
+	from := clientOf(r)
+	if q.waits() {
+		h.watch(w, from, q)
+		return
 	}
+	a := h.do(from, q, make([]byte, 0, 256))
+	a.write(w)
+}
+
+// client is who makes a request, as far as the request says.
+type client struct {
+	ctx            context.Context // of the request
+	name, password string
+	named          bool
+}
+
+func clientOf(r *http.Request) client {
+	name, password, named := r.BasicAuth()
+	return client{r.Context(), name, password, named}
+}
+
+// do carries out a request that does not wait for a change. The body of the
+// reply is appended to buf.
+func (h *Handler) do(from client, q *request, buf []byte) reply {
+	if q.reads() {
+		return h.get(from, q, buf)
+	}
+	return h.change(from, q, buf)
 }
 
 // callerTries is how often a caller is looked up anew because users have
@@ -44,9 +62,9 @@ const callerTries = 3
 
 // asCaller does something in the name of whoever makes a request. What was
 // refused because users have changed since has not been done: it is tried again.
-func (h *Handler) asCaller(r *http.Request, do func(state.Caller) error) error {
+func (h *Handler) asCaller(from client, do func(state.Caller) error) error {
 	for try := 1; ; try++ {
-		c, err := h.caller(r)
+		c, err := h.caller(from)
 		if err == nil {
 			err = do(c)
 		}
@@ -58,33 +76,31 @@ func (h *Handler) asCaller(r *http.Request, do func(state.Caller) error) error {
 
 // caller is who makes a request: the user of its basic authentication, or
 // nobody. With auth off it is always nobody.
-func (h *Handler) caller(r *http.Request) (state.Caller, error) {
+func (h *Handler) caller(from client) (state.Caller, error) {
 	if !h.machine.AuthEnabled() {
 		return state.Caller{}, nil
 	}
-	name, password, given := r.BasicAuth()
-	if !given {
+	if !from.named {
 		return state.Caller{AuthRevision: h.machine.AuthStatus().Revision}, nil
 	}
-	c, err := h.login(r.Context(), name, password)
+	c, err := h.login(from.ctx, from.name, from.password)
 	if errors.Is(err, state.ErrAuthNotEnabled) {
 		return state.Caller{}, nil // turned off this moment
 	}
 	return c, err
 }
 
-func (h *Handler) get(w http.ResponseWriter, r *http.Request, q *request) {
+func (h *Handler) get(from client, q *request, buf []byte) reply {
 	var a *v2keys.Answer
-	err := h.asCaller(r, func(c state.Caller) (err error) {
-		a, err = h.read(r.Context(), q, c)
+	err := h.asCaller(from, func(c state.Caller) (err error) {
+		a, err = h.read(from.ctx, q, c)
 		return err
 	})
-	h.count.read(err)
+	h.count.read(q.recursive, err)
 	if err != nil {
-		problemOf(err).write(w)
-		return
+		return problemOf(err).reply(buf)
 	}
-	h.answer(w, a, http.StatusOK, false)
+	return h.reply(a, http.StatusOK, false, buf)
 }
 
 // read gives a node as it is at one revision. The permission is looked at
@@ -111,28 +127,27 @@ func (h *Handler) read(ctx context.Context, q *request, c state.Caller) (*v2keys
 	return a, err
 }
 
-func (h *Handler) change(w http.ResponseWriter, r *http.Request, q *request) {
+func (h *Handler) change(from client, q *request, buf []byte) reply {
 	var a *v2keys.Answer
-	err := h.asCaller(r, func(c state.Caller) (err error) {
-		a, err = h.propose(r, q, c)
+	err := h.asCaller(from, func(c state.Caller) (err error) {
+		a, err = h.propose(from.ctx, q, c)
 		return err
 	})
 	h.count.changed(q.change.Method, err)
 	if err != nil {
-		problemOf(err).write(w)
-		return
+		return problemOf(err).reply(buf)
 	}
 	status := http.StatusOK
 	if a.Prev == nil && !a.Action.Removes() {
 		status = http.StatusCreated
 	}
-	h.answer(w, a, status, q.noValue && !a.Action.Removes())
+	return h.reply(a, status, q.noValue && !a.Action.Removes(), buf)
 }
 
 // propose makes one raft command of a write and waits for its answer.
-func (h *Handler) propose(r *http.Request, q *request, c state.Caller) (*v2keys.Answer, error) {
-	command := q.command(r.Method, time.Now(), h.member.NextLeaseID)
-	if err := h.member.CheckV2(r.Context()); err != nil {
+func (h *Handler) propose(ctx context.Context, q *request, c state.Caller) (*v2keys.Answer, error) {
+	command := q.command(time.Now(), h.member.NextLeaseID)
+	if err := h.member.CheckV2(ctx); err != nil {
 		return nil, err
 	}
 	if cost := state.V2Cost(command); cost > 0 {
@@ -140,33 +155,20 @@ func (h *Handler) propose(r *http.Request, q *request, c state.Caller) (*v2keys.
 			return nil, err
 		}
 	}
-	result, err := h.member.ProposeAs(r.Context(), c, &pb.InternalRaftRequest{V2: command})
+	result, err := h.member.ProposeAs(ctx, c, &pb.InternalRaftRequest{V2: command})
 	if err != nil {
 		return nil, err
 	}
 	return result.Response.(*v2keys.Answer), nil
 }
 
-// answer writes what a request came to.
-func (h *Handler) answer(w http.ResponseWriter, a *v2keys.Answer, status int, short bool) {
-	h.indexHeader(w, a.Index)
-	var b []byte
+// reply is what a request came to; short leaves the nodes out.
+func (h *Handler) reply(a *v2keys.Answer, status int, short bool, buf []byte) reply {
 	if short {
-		b = append(append(append(b, `{"action":"`...), a.Action.String()...), "\"}\n"...)
+		buf = append(append(append(buf, `{"action":"`...), a.Action.String()...), "\"}\n"...)
 	} else {
-		b = appendAnswer(make([]byte, 0, 256), a, time.Now())
+		buf = appendAnswer(buf, a, time.Now())
 	}
-	w.WriteHeader(status)
-	_, _ = w.Write(b) // the reader has gone: nothing to tell it
-}
-
-// indexHeader sets the headers of an answer on keys.
-func (h *Handler) indexHeader(w http.ResponseWriter, index mvcc.Revision) {
 	raftIndex, raftTerm := h.member.LogPosition()
-	header := w.Header()
-	setJSON(header)
-	values := []string{strconv.FormatInt(int64(index), 10), strconv.FormatUint(raftIndex, 10), strconv.FormatUint(raftTerm, 10)}
-	header["X-Etcd-Index"] = values[0:1:1]
-	header["X-Raft-Index"] = values[1:2:2]
-	header["X-Raft-Term"] = values[2:3:3]
+	return reply{status: status, index: uint64(a.Index), hasRaft: true, raftIndex: raftIndex, raftTerm: raftTerm, body: buf}
 }

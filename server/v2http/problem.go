@@ -99,11 +99,14 @@ func isDenied(err error) bool {
 
 // write answers with the problem.
 func (p problem) write(w http.ResponseWriter) {
+	a := p.reply(make([]byte, 0, 128))
+	a.write(w)
+}
+
+// reply is the answer that tells the problem; its body is appended to b.
+func (p problem) reply(b []byte) reply {
 	message, status := messageOf(p.code)
-	header := w.Header()
-	header["X-Etcd-Index"] = []string{strconv.FormatUint(p.index, 10)}
-	setJSON(header)
-	b := append(make([]byte, 0, 128), `{"errorCode":`...)
+	b = append(b, `{"errorCode":`...)
 	b = strconv.AppendInt(b, int64(p.code), 10)
 	b = append(b, `,"message":`...)
 	b = appendText(b, message)
@@ -113,6 +116,5 @@ func (p problem) write(w http.ResponseWriter) {
 	}
 	b = append(b, `,"index":`...)
 	b = strconv.AppendUint(b, p.index, 10)
-	w.WriteHeader(status)
-	_, _ = w.Write(append(b, "}\n"...)) // the reader has gone: nothing to tell it
+	return reply{status: status, index: p.index, body: append(b, "}\n"...)}
 }

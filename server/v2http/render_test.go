@@ -84,7 +84,7 @@ func TestTTLs(t *testing.T) {
 		if wrong != nil {
 			t.Fatalf("ttl=%s: %+v", c.text, wrong)
 		}
-		command := q.command(r.Method, now, func() int64 { return 77 })
+		command := q.command(now, func() int64 { return 77 })
 		if command.TtlSeconds != c.seconds || (command.Lease == 77) != c.lease {
 			t.Errorf("ttl=%s: %d seconds, lease %d", c.text, command.TtlSeconds, command.Lease)
 		}

@@ -14,6 +14,7 @@ import (
 
 // request is a request on /v2/keys, parsed.
 type request struct {
+	verb                    string // the method of HTTP
 	path                    string
 	recursive, quorum, wait bool
 	stream, dir, noValue    bool
@@ -24,10 +25,28 @@ type request struct {
 	ttlSeconds              uint64
 }
 
+// field is one name and its value in a form.
+type field struct{ name, value string }
+
 // form reads fields, the first of repeated ones, and keeps the first problem.
 type form struct {
-	url.Values
-	wrong *problem
+	fields []field
+	wrong  *problem
+}
+
+func (f *form) find(name string) (value string, given bool) {
+	for i := range f.fields {
+		if f.fields[i].name == name {
+			return f.fields[i].value, true
+		}
+	}
+	return "", false
+}
+
+// get is the value of a field, empty if it is not given.
+func (f *form) get(name string) string {
+	value, _ := f.find(name)
+	return value
 }
 
 func (f *form) fail(code int, cause string) {
@@ -38,10 +57,11 @@ func (f *form) fail(code int, cause string) {
 
 // flag reads a bool into to.
 func (f *form) flag(name string, to *bool) {
-	if !f.Has(name) {
+	text, given := f.find(name)
+	if !given {
 		return
 	}
-	v, err := strconv.ParseBool(f.Get(name))
+	v, err := strconv.ParseBool(text)
 	if err != nil {
 		f.fail(codeField, "invalid value for "+strconv.Quote(name))
 	}
@@ -49,21 +69,21 @@ func (f *form) flag(name string, to *bool) {
 }
 
 func (f *form) index(name string, to *uint64) {
-	if !f.Has(name) {
+	text, given := f.find(name)
+	if !given {
 		return
 	}
-	v, err := strconv.ParseUint(f.Get(name), 10, 64)
+	v, err := strconv.ParseUint(text, 10, 64)
 	if err != nil {
 		f.fail(codeIndex, "invalid value for "+strconv.Quote(name))
 	}
 	*to = v
 }
 
-// parse reads a request. A form that goes with a PUT or POST is in the body, in
-// the query or in both; the body counts first. Of several problems clients of
-// etcd are told the one that comes first here.
+// parse reads a request that came by net/http. A form that goes with a PUT or
+// POST is in the body, in the query or in both; the body counts first.
 func parse(r *http.Request) (*request, *problem) {
-	q := &request{path: pathOf(r)}
+	q := &request{verb: r.Method, path: pathOf(r.URL.Path)}
 	if r.URL.RawQuery == "" && r.Method != http.MethodPut && r.Method != http.MethodPost {
 		return q, nil
 	}
@@ -71,7 +91,17 @@ func parse(r *http.Request) (*request, *problem) {
 	if err != nil {
 		return nil, &problem{code: codeForm, cause: err.Error()}
 	}
-	f := &form{Values: values}
+	f := &form{fields: make([]field, 0, len(values))}
+	for name, all := range values {
+		f.fields = append(f.fields, field{name, all[0]})
+	}
+	q.read(f)
+	return q, f.wrong
+}
+
+// read reads the fields of a request. Of several problems clients of etcd are
+// told the one that comes first here.
+func (q *request) read(f *form) {
 	f.index("prevIndex", &q.change.PrevIndex)
 	f.index("waitIndex", &q.waitIndex)
 	f.flag("recursive", &q.recursive)
@@ -81,7 +111,7 @@ func parse(r *http.Request) (*request, *problem) {
 	f.flag("dir", &q.dir)
 	f.flag("quorum", &q.quorum)
 	f.flag("stream", &q.stream)
-	if q.wait && r.Method != http.MethodGet {
+	if q.wait && q.verb != http.MethodGet {
 		f.fail(codeField, `"wait" can only be used with GET requests`)
 	}
 	q.readPrevValue(f)
@@ -89,9 +119,15 @@ func parse(r *http.Request) (*request, *problem) {
 	q.readTTL(f)
 	q.readPrevExist(f)
 	q.readRefresh(f)
-	q.change.Value = []byte(f.Get("value"))
-	return q, f.wrong
+	q.change.Value = []byte(f.get("value"))
 }
+
+// reads tells whether the request changes nothing.
+func (q *request) reads() bool { return q.verb == http.MethodGet || q.verb == http.MethodHead }
+
+// waits tells whether the request is for a change to come. A quorum read never
+// waits for one.
+func (q *request) waits() bool { return q.reads() && q.wait && !q.quorum }
 
 // readForm reads body and query. What nearly every write sends, a short body
 // alone, it reads at half the cost of http.Request.ParseForm.
@@ -109,8 +145,8 @@ func readForm(r *http.Request) (url.Values, error) {
 }
 
 // pathOf is the node's path: with a slash first and none at the end.
-func pathOf(r *http.Request) string {
-	path := strings.TrimRight(r.URL.Path[len(keysPath):], "/")
+func pathOf(urlPath string) string {
+	path := strings.TrimRight(urlPath[len(keysPath):], "/")
 	if path == "" {
 		return "/"
 	}
@@ -118,14 +154,15 @@ func pathOf(r *http.Request) string {
 }
 
 func (q *request) readPrevValue(f *form) {
-	q.change.PrevValue = f.Get("prevValue")
-	if f.Has("prevValue") && q.change.PrevValue == "" {
+	value, given := f.find("prevValue")
+	q.change.PrevValue = value
+	if given && value == "" {
 		f.fail(codePrevValue, `"prevValue" cannot be empty`)
 	}
 }
 
 func (q *request) readTTL(f *form) {
-	text := f.Get("ttl")
+	text := f.get("ttl")
 	if text == "" {
 		return
 	}
@@ -137,10 +174,11 @@ func (q *request) readTTL(f *form) {
 }
 
 func (q *request) readPrevExist(f *form) {
-	if !f.Has("prevExist") {
+	text, given := f.find("prevExist")
+	if !given {
 		return
 	}
-	v, err := strconv.ParseBool(f.Get("prevExist"))
+	v, err := strconv.ParseBool(text)
 	if err != nil {
 		f.fail(codeField, "invalid value for prevExist")
 	}
@@ -148,16 +186,17 @@ func (q *request) readPrevExist(f *form) {
 }
 
 func (q *request) readRefresh(f *form) {
-	if !f.Has("refresh") {
+	text, given := f.find("refresh")
+	if !given {
 		return
 	}
-	v, err := strconv.ParseBool(f.Get("refresh"))
+	v, err := strconv.ParseBool(text)
 	switch {
 	case err != nil:
 		f.fail(codeField, "invalid value for refresh")
 	case !v:
 		return
-	case f.Get("value") != "":
+	case f.get("value") != "":
 		f.fail(codeRefreshValue, "A value was provided on a refresh")
 	case !q.hasTTL:
 		f.fail(codeRefreshTTL, "No TTL value set")
@@ -167,10 +206,10 @@ func (q *request) readRefresh(f *form) {
 
 // command completes the change that a write asks for. now is when the time of
 // a TTL begins.
-func (q *request) command(method string, now time.Time, nextLease func() int64) *pb.V2Request {
+func (q *request) command(now time.Time, nextLease func() int64) *pb.V2Request {
 	c := &q.change
 	c.Path, c.Dir, c.Recursive = q.path, q.dir, q.recursive
-	c.Method = q.method(method)
+	c.Method = q.method()
 	if c.Method != pb.V2Request_COMPARE_AND_SWAP && c.Method != pb.V2Request_COMPARE_AND_DELETE {
 		c.PrevValue, c.PrevIndex = "", 0
 	}
@@ -184,14 +223,14 @@ func (q *request) command(method string, now time.Time, nextLease func() int64) 
 	return c
 }
 
-func (q *request) method(method string) pb.V2Request_Method {
+func (q *request) method() pb.V2Request_Method {
 	compare := q.change.PrevValue != "" || q.change.PrevIndex != 0
 	switch {
-	case method == http.MethodPost:
+	case q.verb == http.MethodPost:
 		return pb.V2Request_CREATE_IN_ORDER
-	case method == http.MethodDelete && compare:
+	case q.verb == http.MethodDelete && compare:
 		return pb.V2Request_COMPARE_AND_DELETE
-	case method == http.MethodDelete:
+	case q.verb == http.MethodDelete:
 		return pb.V2Request_DELETE
 	case q.hasPrevExist && !q.prevExist:
 		return pb.V2Request_CREATE

@@ -140,7 +140,7 @@ func (h *Handler) storeStats(w http.ResponseWriter) {
 		ExpireCount             uint64 `json:"expireCount"`
 		Watchers                uint64 `json:"watchers"`
 	}{
-		c.gets.success.Load(), c.gets.fail.Load(), c.sets.success.Load(), c.sets.fail.Load(),
+		c.gets.success.Load() + c.lists.success.Load(), c.gets.fail.Load() + c.lists.fail.Load(), c.sets.success.Load(), c.sets.fail.Load(),
 		c.deletes.success.Load(), c.deletes.fail.Load(), c.updates.success.Load(), c.updates.fail.Load(),
 		c.creates.success.Load(), c.creates.fail.Load(), c.swaps.success.Load(), c.swaps.fail.Load(),
 		c.compareDeletes.success.Load(), c.compareDeletes.fail.Load(), h.machine.V2Expired(), uint64(max(0, c.watchers.Load())),

@@ -14,9 +14,9 @@ import (
 
 // watch answers with the next event of a node, or with all that come. It holds
 // one watch stream of the store for as long as the client stays.
-func (h *Handler) watch(w http.ResponseWriter, r *http.Request, q *request) {
+func (h *Handler) watch(w http.ResponseWriter, from client, q *request) {
 	var caller state.Caller
-	err := h.asCaller(r, func(c state.Caller) error {
+	err := h.asCaller(from, func(c state.Caller) error {
 		caller = c
 		return h.machine.CheckV2Read(c, q.path, q.recursive)
 	})
@@ -36,15 +36,18 @@ func (h *Handler) watch(w http.ResponseWriter, r *http.Request, q *request) {
 		problem{code: codeEventsCleared, cause: cause, index: uint64(now)}.write(w)
 		return
 	}
+	h.count.watches.Add(1)
 	h.count.watchers.Add(1)
 	defer h.count.watchers.Add(-1)
-	h.indexHeader(w, now)
+	raftIndex, raftTerm := h.member.LogPosition()
+	began := reply{index: uint64(now), hasRaft: true, raftIndex: raftIndex, raftTerm: raftTerm}
+	began.header(w.Header())
 	w.WriteHeader(http.StatusOK)
 	out := &watchOutput{w: w, flush: http.NewResponseController(w)}
 	if out.flush.Flush() != nil {
 		return
 	}
-	h.follow(r.Context(), stream, &watcher{request: q, caller: caller, since: now}, out)
+	h.follow(from.ctx, stream, &watcher{request: q, caller: caller, since: now}, out)
 }
 
 // oldestEvent is the first index whose event can be told with what was before it.
