@@ -121,7 +121,7 @@ func TestRevokeAfterDeletionPasses(t *testing.T) {
 	s := rightHistory()
 	leased := kv("v9", 7, 7, 1)
 	leased.Lease = 5
-	s.h.Leases = append(s.h.Leases, Lease{ID: 5, Call: 1, TTL: time.Second})
+	s.h.Leases = append(s.h.Leases, &Lease{ID: 5, Call: 1, TTL: time.Second})
 	s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Value: "v9", Lease: 5}}}, Answer: Answer{Revision: 7, Succeeded: true, Prev: []KV{absent}}})
 	s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Delete: true}}}, Answer: Answer{Revision: 8, Succeeded: true, Prev: []KV{leased}}})
 	s.add(Operation{Request: Request{Revoke: 5}, Answer: Answer{Revision: 8, Succeeded: true}})
@@ -186,14 +186,14 @@ func TestWrongHistoriesAreRejected(t *testing.T) {
 		{"a lease ends early", "after it was granted for", func(s *small) {
 			leased := kv("v9", 7, 7, 1)
 			leased.Lease = 5
-			s.h.Leases = append(s.h.Leases, Lease{ID: 5, Call: 1, TTL: time.Second})
+			s.h.Leases = append(s.h.Leases, &Lease{ID: 5, Call: 1, TTL: time.Second})
 			s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Value: "v9", Lease: 5}}}, Answer: Answer{Revision: 7, Succeeded: true, Prev: []KV{absent}}})
 			s.h.Sessions[0].hear(wrote("c", leased), deleted("c", 8))
 		}},
 		{"a revoked lease's key stays", "the lease still has keys", func(s *small) {
 			leased := kv("v9", 7, 7, 1)
 			leased.Lease = 5
-			s.h.Leases = append(s.h.Leases, Lease{ID: 5, Call: 1, TTL: time.Second})
+			s.h.Leases = append(s.h.Leases, &Lease{ID: 5, Call: 1, TTL: time.Second})
 			s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Value: "v9", Lease: 5}}}, Answer: Answer{Revision: 7, Succeeded: true, Prev: []KV{absent}}})
 			s.add(Operation{Request: Request{Revoke: 5}, Answer: Answer{Revision: 7, Succeeded: true}})
 			s.h.Sessions[0].hear(wrote("c", leased))
