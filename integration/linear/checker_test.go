@@ -76,9 +76,11 @@ func (s *small) verdicts() string {
 			}
 		}
 	}
-	timeline, bad := NewTimeline(s.h)
-	bad = append(bad, CheckWatches(s.h, timeline)...)
-	bad = append(bad, CheckOrder(s.h, timeline)...)
+	timeline, _ := NewTimeline(s.h)
+	var bad []string
+	for _, v := range Judge(s.h, 10*time.Second).Violations {
+		bad = append(bad, v.Text)
+	}
 	for _, t := range []*Timeline{nil, timeline} {
 		if _, result, _ := CheckKeys(s.h, t, 10*time.Second); result != porcupine.Ok {
 			bad = append(bad, fmt.Sprintf("keys: %s", result))
@@ -233,6 +235,35 @@ func TestWrongHistoriesAreRejected(t *testing.T) {
 		{"canceled as compacted without being asked", "nobody had asked for more", func(s *small) {
 			w := s.watch(2)
 			w.CompactRevision = 3
+		}},
+		{"a revision in two pieces", "in two pieces", func(s *small) {
+			c, d := wrote("c", kv("v9", 7, 7, 1)), wrote("d", kv("v10", 7, 7, 1))
+			s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Value: "v9"}, {Key: "d", Value: "v10"}}}, Answer: Answer{Revision: 7, Succeeded: true, Prev: []KV{absent, absent}}})
+			s.watch(7, c, d)
+		}},
+		{"a renewed lease ends early", "after it was renewed", func(s *small) {
+			leased := kv("v9", 7, 7, 1)
+			leased.Lease = 5
+			s.h.Leases = append(s.h.Leases, &Lease{ID: 5, Call: 1, TTL: 20, Renewed: []Renewal{{Call: 40, Return: 41, TTL: 2}}})
+			s.add(Operation{Request: Request{Writes: []Write{{Key: "c", Value: "v9", Lease: 5}}}, Answer: Answer{Revision: 7, Succeeded: true, Prev: []KV{absent}}})
+			s.clock += 10
+			s.h.Sessions[0].Notices[len(s.h.Sessions[0].Notices)-1].At = s.clock
+			s.h.Sessions[0].hear(wrote("c", leased), deleted("c", 8))
+		}},
+		{"a lease that is kept alive is gone", "was no more at", func(s *small) {
+			s.h.Leases = append(s.h.Leases, &Lease{ID: 5, Call: 1, TTL: 20, Renewed: []Renewal{{Call: 10, Return: 11, TTL: 2}, {Call: 25, Return: 26}}})
+		}},
+		{"two holders of one lock", "both had", func(s *small) {
+			s.h.Holds = []Hold{{Client: 1, Lock: "x", From: 1, Until: 10}, {Client: 2, Lock: "x", From: 9, Until: 12}}
+		}},
+		{"money is made", "do not add up", func(s *small) {
+			s.add(Operation{Request: Request{Reads: []string{"bank0/0", "bank0/1", "bank0/2", "bank0/3"}, Serializable: true},
+				Answer: Answer{Revision: 6, Reads: []KV{kv("100#1", 3, 3, 1), kv("100#2", 3, 3, 1), kv("100#3", 3, 3, 1), kv("120#4", 3, 5, 2)}}})
+		}},
+		{"an appended element is lost", "was \"1,2,\", and then", func(s *small) {
+			s.put("list0", "1,", 7, absent)
+			s.put("list0", "1,2,", 8, kv("1,", 7, 7, 1))
+			s.put("list0", "1,3,4,", 9, kv("1,2,", 7, 8, 2))
 		}},
 		{"canceled as compacted without need", "which it did not need", func(s *small) {
 			w := s.watch(3)

@@ -34,10 +34,7 @@ func (f *injector) replace(ctx context.Context) error {
 		return fmt.Errorf("add %s: %w", m.Name, err)
 	}
 	m.Args = append(m.Args, "--initial-cluster", f.cluster.InitialCluster(), "--initial-cluster-state", "existing")
-	if err := m.Launch(); err != nil {
-		return err
-	}
-	if err := f.serve(i); err != nil {
+	if err := f.join(i); err != nil {
 		return err
 	}
 	if err := f.hold(ctx, f.between(time.Millisecond, time.Second)); err != nil {
@@ -50,6 +47,28 @@ func (f *injector) replace(ctx context.Context) error {
 		return fmt.Errorf("promote %s: %w", m.Name, err)
 	}
 	return nil
+}
+
+// join starts a member that was added. It asks one of the others who the members are; when that one has not heard of it
+// yet, it ends and is started again.
+func (f *injector) join(i int) error {
+	deadline := time.Now().Add(recoverMax)
+	for {
+		m := f.cluster.Members[i]
+		if err := m.Launch(); err != nil {
+			return err
+		}
+		err := f.serve(i)
+		if err == nil {
+			return nil
+		}
+		m.WaitExit()
+		if time.Now().After(deadline) || !strings.Contains(m.LogTail(2), "error validating peerURLs") {
+			return err
+		}
+		f.note("a member joins too early")
+		wait(context.Background(), 100*time.Millisecond)
+	}
 }
 
 // change asks the members other than not, in turn, until one has made a change of membership.

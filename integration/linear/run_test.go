@@ -133,7 +133,7 @@ type run struct {
 
 func (r *run) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(r.seed, stream)) }
 
-func start(t *testing.T, seed uint64, members int, binary string) *run {
+func start(t *testing.T, seed uint64, members int, binary string, env ...string) *run {
 	t.Helper()
 	r := &run{t: t, seed: seed, work: &workload{latest: map[string]KV{}}}
 	proxies, err := NewProxies(members)
@@ -146,7 +146,7 @@ func start(t *testing.T, seed uint64, members int, binary string) *run {
 	r.addDisk(dir, members)
 	cluster, err := process.Start(process.Options{
 		Binary: binary, Size: members, Dir: dir, Advertise: proxies.Front,
-		Args: r.flags(), MemberDir: r.memberDir(dir),
+		Args: r.flags(), Env: env, MemberDir: r.memberDir(dir),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -299,7 +299,7 @@ func (r *run) finish() {
 	for i := range r.work.endpoints {
 		r.insist(c, i, Request{Reads: []string{"zfinal"}})
 		ctx, cancel := context.WithTimeout(context.Background(), settleMax)
-		h, err := pb.NewMaintenanceClient(r.faults.control[i]).HashKV(ctx, &pb.HashKVRequest{Revision: r.final.Load()})
+		h, err := pb.NewMaintenanceClient(r.faults.control[i]).HashKV(ctx, &pb.HashKVRequest{Revision: r.final.Load()}, grpc.WaitForReady(true))
 		cancel()
 		if err != nil {
 			r.t.Fatalf("hash of member %d: %v", i, err)
