@@ -332,3 +332,37 @@ func TestViolationIsVisualised(t *testing.T) {
 		t.Errorf("result %s, page of %d bytes, %v", result, len(page), err)
 	}
 }
+
+// A violation that comes with no faults like those before it cannot be looked for again.
+func TestFaultsFollowFromTheSeed(t *testing.T) {
+	draw := func(seed uint64, used int) string {
+		f := injector{seed: seed}
+		var all []string
+		for n := range uint64(40) {
+			all = append(all, f.draw(n).name, fmt.Sprint(f.random.Uint64()))
+			for range used {
+				f.random.Uint64() // a fault that took another way
+			}
+		}
+		return strings.Join(all, ",")
+	}
+	if a, b := draw(7, 0), draw(7, 3); a != b {
+		t.Errorf("one seed, two schedules:\n%s\n%s", a, b)
+	}
+	if draw(7, 0) == draw(8, 0) {
+		t.Error("two seeds, one schedule")
+	}
+}
+
+// A cluster that nobody can use for seconds would look healthy in the figures.
+func TestGapsAreCounted(t *testing.T) {
+	s := &small{}
+	for _, at := range []float64{0.5, 1.2, 3.7, 4.1, 4.2} {
+		s.add(Operation{Call: 1, Return: int64(at * float64(time.Second))})
+	}
+	s.add(Operation{Call: 1, Return: int64(2 * time.Second), Request: Request{Serializable: true}})
+	f := FiguresOf(s.h)
+	if f.Unavailable != 2.5 || f.UnavailableMax != 2.5 || f.Done != 6 || f.Seconds != 4.2 {
+		t.Errorf("%+v", f)
+	}
+}

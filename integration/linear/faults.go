@@ -66,8 +66,7 @@ func (f *injector) faults() []fault {
 // run injects faults until ctx ends and leaves the cluster whole.
 func (f *injector) run(ctx context.Context) error {
 	for n := uint64(0); ctx.Err() == nil; n++ {
-		f.random = rand.New(rand.NewPCG(f.seed, 1000+n))
-		one := f.draw()
+		one := f.draw(n)
 		f.note(one.name)
 		if err := one.do(ctx); err != nil {
 			return fmt.Errorf("%s: %w", one.name, err)
@@ -85,14 +84,16 @@ func (f *injector) note(what string) {
 	f.log("%s: %s", seconds(f.recorder.Now()), what)
 }
 
-func (f *injector) draw() fault {
+// draw chooses the n-th fault; all that is random in it follows from the seed and n, whatever happened before.
+func (f *injector) draw(n uint64) fault {
+	f.random = rand.New(rand.NewPCG(f.seed, 1000+n))
 	all, sum := f.faults(), 0
 	for _, one := range all {
 		sum += one.weight
 	}
-	n := f.random.IntN(sum)
+	place := f.random.IntN(sum)
 	for _, one := range all {
-		if n -= one.weight; n < 0 {
+		if place -= one.weight; place < 0 {
 			return one
 		}
 	}
