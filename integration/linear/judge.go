@@ -73,10 +73,14 @@ type Figures struct {
 	Snapshots              int // installed by members that were away too long
 	Unavailable            float64
 	UnavailableMax         float64
+	Gaps                   []Gap // of the last run
 	Violations             int
 	Undecided              int
 	Faults                 map[string]int
 }
+
+// Gap is a time in which nobody was answered.
+type Gap struct{ From, To int64 }
 
 // gapMin is from when on a time without an answer counts as one in which the cluster was not available.
 const gapMin = time.Second
@@ -119,6 +123,7 @@ func (f *Figures) addGaps(answered []int64) {
 		if gap := time.Duration(at - before); gap > gapMin {
 			f.Unavailable += gap.Seconds()
 			f.UnavailableMax = max(f.UnavailableMax, gap.Seconds())
+			f.Gaps = append(f.Gaps, Gap{before, at})
 		}
 		before = at
 	}
@@ -138,6 +143,7 @@ func (f *Figures) Add(g Figures) {
 	f.UnavailableMax = max(f.UnavailableMax, g.UnavailableMax)
 	f.Violations += g.Violations
 	f.Undecided += g.Undecided
+	f.Gaps = g.Gaps
 	if f.Faults == nil {
 		f.Faults = map[string]int{}
 	}

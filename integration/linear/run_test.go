@@ -377,6 +377,9 @@ func (r *run) judge(h History) Figures {
 		r.keepLogs()
 		r.keepHistory(h)
 	}
+	for _, gap := range f.Gaps {
+		r.t.Logf("nobody was answered from %s to %s", seconds(gap.From), seconds(gap.To))
+	}
 	r.t.Logf("checked in %s", time.Since(began).Round(time.Millisecond))
 	if f.Done < 100 {
 		r.t.Errorf("only %d operations were answered: the run proves nothing", f.Done)
