@@ -49,7 +49,7 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@./integration/fuzz.sh $(or $(FUZZTIME),30s)
 
 planted: ## bugs put in on purpose must be caught, by processes under faults and by the simulation
-	$(GO) test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim
+	KVORUM_SEEDS=2000 $(GO) test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim
 
 soak: build ## faults and simulation for SOAK (default 1h), then planted bugs and long tests; figures at the end
 	KVORUM_BIN=$(CURDIR)/bin/kvorum GO=$(GO) ./integration/soak.sh $(or $(SOAK),1h) $(or $(SOAK_DIR),soak)

@@ -13,15 +13,16 @@ dir=$(cd "${2:-soak}" && pwd)
 GO=${GO:-go}
 failed=0
 
-KVORUM_SOAK=$long $GO test -count=1 -v -timeout 0 -run TestLinearizableUnderFaults ./integration/linear \
+export SOAK=$long
+KVORUM_LONG=1 $GO test -count=1 -v -timeout 0 -run TestLinearizableUnderFaults ./integration/linear \
   -args -histories "$dir" -figures "$dir/linear.txt" >"$dir/linear.log" 2>&1 &
 linear=$!
-KVORUM_SOAK=$long KVORUM_LONG=1 $GO test -count=1 -v -timeout 0 -run Sim ./integration/sim ./raft >"$dir/sim.log" 2>&1 &
+KVORUM_LONG=1 $GO test -count=1 -v -timeout 0 -run Sim ./integration/sim ./raft >"$dir/sim.log" 2>&1 &
 sim=$!
 wait $linear || { echo "FAIL: integration/linear, see $dir/linear.log"; failed=1; }
 wait $sim || { echo "FAIL: integration/sim or raft, see $dir/sim.log"; failed=1; }
 
-$GO test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim >"$dir/planted.log" 2>&1 ||
+KVORUM_SEEDS=2000 $GO test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim >"$dir/planted.log" 2>&1 ||
   { echo "FAIL: a planted bug was not caught, see $dir/planted.log"; failed=1; }
 KVORUM_LONG=1 $GO test -count=1 -v -timeout 120m ./integration/cluster ./mvcc >"$dir/others.log" 2>&1 ||
   { echo "FAIL: integration/cluster or mvcc, see $dir/others.log"; failed=1; }

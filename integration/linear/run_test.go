@@ -49,13 +49,12 @@ func planned(t *testing.T) plan {
 	p := plan{round: 25 * time.Second, seed: uint64(time.Now().UnixNano())}
 	if os.Getenv("KVORUM_LONG") != "" {
 		p.round, p.total, p.again = 90*time.Second, 6*time.Minute, "KVORUM_LONG=1 "
-	}
-	if text := os.Getenv("KVORUM_SOAK"); text != "" {
-		var err error
-		if p.total, err = time.ParseDuration(text); err != nil {
-			t.Fatalf("KVORUM_SOAK: %v", err)
+		if text := os.Getenv("SOAK"); text != "" {
+			var err error
+			if p.total, err = time.ParseDuration(text); err != nil {
+				t.Fatalf("SOAK: %v", err)
+			}
 		}
-		p.round, p.again = 90*time.Second, "KVORUM_LONG=1 "
 	}
 	if text := os.Getenv("KVORUM_SEED"); text != "" {
 		if _, err := fmt.Sscan(text, &p.seed); err != nil {
