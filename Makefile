@@ -5,7 +5,7 @@ SEED  ?=
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
-.PHONY: help build run test kubernetes check lint bench sim linear fuzz soak proto proto-check compat docs clean
+.PHONY: help build run test kubernetes check lint bench sim linear planted fuzz soak proto proto-check compat docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,7 @@ lint:
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
 	$(GO) vet ./...
 	$(GO) vet -tags failpoints ./internal/... ./server/... ./raft/... ./mvcc/...
+	$(GO) vet -tags planted ./internal/... ./server/... ./raft/... ./mvcc/... ./integration/linear
 	cd integration/compat && $(GO) vet ./...
 	cd integration/kubernetes && $(GO) vet ./...
 	$(LINT_TOOL) golangci-lint run --timeout 10m ./...
@@ -47,8 +48,11 @@ linear: build ## linearizability under faults, checked with porcupine
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@./integration/fuzz.sh $(or $(FUZZTIME),30s)
 
-soak: build ## the long runs: every crash point many times, 1,100 kills under load, power loss, many simulation seeds
-	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 120m ./integration/cluster ./integration/power ./integration/sim ./raft ./mvcc
+planted: ## bugs put in on purpose must be caught, by processes under faults and by the simulation
+	KVORUM_SEEDS=2000 $(GO) test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim
+
+soak: build ## faults and simulation for SOAK (default 1h), then planted bugs and long tests; figures at the end
+	KVORUM_BIN=$(CURDIR)/bin/kvorum GO=$(GO) ./integration/soak.sh $(or $(SOAK),1h) $(or $(SOAK_DIR),soak)
 
 proto: ## generate the Go code of proto/ from the .proto files
 	$(PROTO_TOOL) buf generate

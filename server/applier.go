@@ -244,6 +244,7 @@ func (a *applier) install(meta raft.SnapshotMeta) error {
 	a.learner.Store(isLearner(meta.Conf, raft.MemberID(a.self)))
 	a.syncTransport()
 	a.progress.advance(uint64(meta.Index))
+	a.snapshotPublishes()
 	if _, err := wal.RemoveSnapDBs(wal.OS(), a.snapDir, uint64(meta.Index)); err != nil {
 		a.log.Warn("old received databases stay", "error", err.Error())
 	}

@@ -137,11 +137,7 @@ func (s *Server) serveHTTP(ctx context.Context, l net.Listener, h http.Handler) 
 // served from then on: the member has joined and knows a leader.
 func (s *Server) publish(ctx context.Context) error {
 	for {
-		r := &pb.InternalRaftRequest{ClusterMemberAttrSet: &membershippb.ClusterMemberAttrSetRequest{
-			Member_ID:        uint64(s.self),
-			MemberAttributes: &membershippb.Attributes{Name: s.cfg.Name, ClientUrls: urlStrings(s.cfg.AdvertiseClientURLs)},
-		}}
-		err := s.proposeInternal(ctx, r)
+		err := s.proposeAttributes(ctx)
 		if err == nil {
 			s.log.Info("published local member to cluster through raft", "local-member-id", hexID(uint64(s.self)), "cluster-id", hexID(s.cluster),
 				"local-member-attributes", fmt.Sprintf("{Name:%s ClientURLs:%v}", s.cfg.Name, urlStrings(s.cfg.AdvertiseClientURLs)), "publish-timeout", s.cfg.requestTimeout())
@@ -151,6 +147,36 @@ func (s *Server) publish(ctx context.Context) error {
 			return nil
 		}
 		s.log.Warn("failed to publish local member; trying again", "error", err.Error())
+	}
+}
+
+// proposeAttributes ends as well when a snapshot from the leader has brought what
+// it tells. The proposal may be among the entries that the snapshot stands for:
+// these are not applied one by one, so nobody would answer it before it times out.
+func (s *Server) proposeAttributes(ctx context.Context) error {
+	attempt, end := context.WithCancel(ctx)
+	defer end()
+	s.endPublish.Store(&end)
+	defer s.endPublish.Store(nil)
+	err := s.proposeInternal(attempt, &pb.InternalRaftRequest{ClusterMemberAttrSet: &membershippb.ClusterMemberAttrSetRequest{
+		Member_ID:        uint64(s.self),
+		MemberAttributes: &membershippb.Attributes{Name: s.cfg.Name, ClientUrls: urlStrings(s.cfg.AdvertiseClientURLs)},
+	}})
+	if attempt.Err() != nil && ctx.Err() == nil {
+		return nil
+	}
+	return err
+}
+
+// snapshotPublishes ends the wait of proposeAttributes if the state has what it
+// tells. Only the applier calls it, after it has installed a snapshot.
+func (s *Server) snapshotPublishes() {
+	m, ok := s.machine.Member(s.self)
+	if !ok || m.Name != s.cfg.Name || !slices.Equal(m.ClientURLs, urlStrings(s.cfg.AdvertiseClientURLs)) {
+		return
+	}
+	if end := s.endPublish.Load(); end != nil {
+		(*end)()
 	}
 }
 

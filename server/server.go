@@ -95,6 +95,7 @@ type Server struct {
 	leaderSince     atomic.Int64  // Unix nanoseconds
 	leaderChanges   atomic.Uint64
 	proposalsFailed atomic.Uint64
+	endPublish      atomic.Pointer[context.CancelFunc] // of the proposal that publishes this member, while there is one
 	readIndexFailed atomic.Uint64
 	slowApplies     atomic.Uint64
 	slowReadIndexes atomic.Uint64

@@ -130,7 +130,13 @@ func (c *client) choose() Request {
 	now, n := c.recorder.Now(), c.random.IntN(keysAtOnce)
 	key, other := keyAt(now, n), keyAt(now, (n+1+c.random.IntN(keysAtOnce-1))%keysAtOnce)
 	seen, newest := c.last(key)
-	switch draw := c.random.IntN(100); {
+	switch draw := c.random.IntN(125); {
+	case draw >= 115:
+		return c.extend(now)
+	case draw >= 107:
+		return c.transfer(now)
+	case draw >= 100:
+		return c.audit(now)
 	case draw < 30:
 		return Request{Writes: []Write{c.write(key)}}
 	case draw < 50:
@@ -174,20 +180,27 @@ func (c *client) compare(key string, seen KV) Compare {
 	return Compare{Key: key, Target: OnMod, Number: seen.Mod}
 }
 
-// grant gets a new lease. It is recorded in any case: the grant may have taken effect.
+// grant gets a new lease for later writes.
 func (c *client) grant(member int) {
-	id := int64(c.id+1)<<32 | c.values.Add(1)
 	ttl := int64(leaseTTLMin)
 	if c.random.IntN(2) == 0 {
 		ttl = 60
 	}
-	c.recorder.AddLease(Lease{ID: id, Call: c.recorder.Now(), TTL: time.Duration(ttl) * time.Second})
+	if l := c.grantFor(member, ttl); l != nil {
+		c.lease = l.ID
+	}
+}
+
+// grantFor asks for a lease; nil: nobody knows whether it is there. It is recorded in any case.
+func (c *client) grantFor(member int, ttl int64) *Lease {
+	id := int64(c.id+1)<<32 | c.values.Add(1)
+	l := c.recorder.AddLease(Lease{ID: id, Call: c.recorder.Now(), TTL: time.Duration(ttl) * time.Second})
 	ctx, cancel := context.WithTimeout(context.Background(), requestMax)
 	defer cancel()
-	_, err := pb.NewLeaseClient(c.endpoints[member].conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: ttl})
-	if err == nil {
-		c.lease = id
+	if _, err := pb.NewLeaseClient(c.endpoints[member].conn).LeaseGrant(ctx, &pb.LeaseGrantRequest{ID: id, TTL: ttl}); err != nil {
+		return nil
 	}
+	return l
 }
 
 // do sends a request and records what came of it.

@@ -169,16 +169,34 @@ type Session struct {
 
 // Lease is a lease that was granted, or may have been.
 type Lease struct {
-	ID   int64
-	Call int64 // when the grant was sent
-	TTL  time.Duration
+	ID      int64
+	Call    int64 // when the grant was sent
+	TTL     time.Duration
+	Renewed []Renewal
+}
+
+// Renewal is a keep-alive that was answered with a time to live: 0 says that the lease is no more.
+type Renewal struct {
+	Call, Return int64
+	TTL          int64 // seconds
+}
+
+// Hold is a time during which a client knew that it alone had a lock: from when it was told so until it gave the lock
+// back, or until the time to live that it was promised was over.
+type Hold struct {
+	Client      int
+	Lock        string
+	Lease       int64
+	Revision    int64 // the fence
+	From, Until int64
 }
 
 // History is everything that was recorded in one run.
 type History struct {
 	Operations []*Operation
 	Sessions   []*Session
-	Leases     []Lease
+	Leases     []*Lease
+	Holds      []Hold
 	Final      int64 // all-key watchers must have heard everything up to here
 }
 
@@ -214,10 +232,25 @@ func (r *Recorder) AddSession(s *Session) {
 }
 
 // AddLease records a lease before it is granted.
-func (r *Recorder) AddLease(l Lease) {
+func (r *Recorder) AddLease(l Lease) *Lease {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.history.Leases = append(r.history.Leases, l)
+	r.history.Leases = append(r.history.Leases, &l)
+	return &l
+}
+
+// Renewed records an answered keep-alive.
+func (r *Recorder) Renewed(l *Lease, renewal Renewal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.Renewed = append(l.Renewed, renewal)
+}
+
+// AddHold records that a client no longer relies on a lock.
+func (r *Recorder) AddHold(h Hold) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.history.Holds = append(r.history.Holds, h)
 }
 
 // Compacting records that revision is about to be compacted.

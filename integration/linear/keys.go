@@ -243,7 +243,7 @@ func (t *Timeline) excludes(p porcupine.Operation) bool {
 		return true // its value would have been seen
 	}
 	for _, kv := range t.states[in.key] {
-		if kv.Version == 0 && t.heard[kv.Mod] > p.Call {
+		if kv.Version == 0 && t.heard[kv.Mod] > p.Call && (in.revoke == 0 || t.At(in.key, kv.Mod-1).Lease == in.revoke) {
 			return false
 		}
 	}

@@ -213,8 +213,15 @@ func (c *orderCheck) checkLeaseEnd(id, r int64) {
 		if l.ID != id {
 			continue
 		}
-		if heard := c.timeline.heard[r]; heard < l.Call+int64(l.TTL) {
+		heard := c.timeline.heard[r]
+		if heard < l.Call+int64(l.TTL) {
 			c.report("lease %x ended at revision %d, %s after it was granted for %s", id, r, time.Duration(heard-l.Call), l.TTL)
+		}
+		for _, renewal := range l.Renewed {
+			if renewal.TTL > 0 && heard < renewal.Call+int64(l.TTL) {
+				c.report("lease %x ended at revision %d, heard of at %s, %s after it was renewed (asked at %s, told at %s) for %s",
+					id, r, seconds(heard), time.Duration(heard-renewal.Call), seconds(renewal.Call), seconds(renewal.Return), l.TTL)
+			}
 		}
 		return
 	}

@@ -3,33 +3,41 @@ package linear
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
+	"time"
 )
 
-// Link is the way of one member's connections to another.
+// Link is the way from one member, or from Clients, to another.
 type Link struct{ From, To string }
+
+// Clients is who opens the connections that do not come from a member.
+const Clients = "clients"
 
 // Fate is what happens to a link.
 type Fate int
 
-// The fates. A cut link's connections break and new ones are closed at once; on a frozen link nothing arrives, and what
-// was on its way arrives when it thaws.
+// The fates. When a link is cut, the connections that From has opened to To break, and new ones are closed at once. On a
+// frozen link nothing that From sends arrives at To, whoever opened the connection, and what was on its way arrives when
+// it thaws: frozen in one direction only, To is still heard by From. On a slow link each piece takes its time.
 const (
 	Whole Fate = iota
 	Cut
 	Frozen
+	Slow
 )
 
-// Proxies carry the connections between members. The caller of a connection is known by the X-Server-From header of its
-// first request, which members send to each other.
+// Proxies carry the connections between members and from clients. A member that calls another is known by the
+// X-Server-From header of its first request.
 type Proxies struct {
 	mu        sync.Mutex
 	names     map[string]string // guarded by mu: hex member ID -> name
 	fates     map[Link]Fate     // guarded by mu
+	slowness  time.Duration     // guarded by mu; what a piece takes on a slow link
 	changed   chan struct{}     // guarded by mu; closed and replaced when fates change
 	pipes     map[*pipe]bool    // guarded by mu
 	listeners []net.Listener    // guarded by mu
@@ -76,8 +84,22 @@ func (p *Proxies) Front(name, listenURL string) (string, error) {
 	}
 	l := p.spare[0]
 	p.spare = p.spare[1:]
-	go p.serve(l, name, strings.TrimPrefix(listenURL, "http://"))
+	go p.serve(l, "", name, strings.TrimPrefix(listenURL, "http://"))
 	return "http://" + l.Addr().String(), nil
+}
+
+// FrontClients puts a proxy between clients and a member that serves at address, and gives the address for clients.
+func (p *Proxies) FrontClients(name, address string) (string, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if err := p.open(); err != nil {
+		return "", err
+	}
+	last := len(p.spare) - 1
+	l := p.spare[last]
+	p.spare = p.spare[:last]
+	go p.serve(l, Clients, name, address)
+	return l.Addr().String(), nil
 }
 
 // Name tells the proxies which member has an ID.
@@ -103,6 +125,14 @@ func (p *Proxies) Set(f Fate, links ...Link) {
 	p.changed = make(chan struct{})
 }
 
+// SetSlow makes links slow: each piece of up to 32 KiB takes so long.
+func (p *Proxies) SetSlow(each time.Duration, links ...Link) {
+	p.mu.Lock()
+	p.slowness = each
+	p.mu.Unlock()
+	p.Set(Slow, links...)
+}
+
 // Close ends everything.
 func (p *Proxies) Close() {
 	p.mu.Lock()
@@ -115,26 +145,29 @@ func (p *Proxies) Close() {
 	}
 }
 
-func (p *Proxies) serve(l net.Listener, to, address string) {
+// serve carries every connection; from is who opens them, "" if their first request tells.
+func (p *Proxies) serve(l net.Listener, from, to, address string) {
 	for {
 		near, err := l.Accept()
 		if err != nil {
 			return
 		}
-		go p.carry(near, to, address)
+		go p.carry(near, from, to, address)
 	}
 }
 
 // carry learns who calls, then copies both ways until one side ends.
-func (p *Proxies) carry(near net.Conn, to, address string) {
+func (p *Proxies) carry(near net.Conn, from, to, address string) {
 	defer func() { _ = near.Close() }()
 	reader := bufio.NewReaderSize(near, 64<<10)
-	from, ok := p.caller(reader)
-	if !ok {
-		return
+	if from == "" {
+		var ok bool
+		if from, ok = p.caller(reader); !ok {
+			return
+		}
 	}
 	link := Link{from, to}
-	if !p.pass(link) {
+	if !p.pass(link, link) {
 		return
 	}
 	far, err := net.Dial("tcp", address)
@@ -146,8 +179,8 @@ func (p *Proxies) carry(near net.Conn, to, address string) {
 	p.pipes[c] = true
 	p.mu.Unlock()
 	var group sync.WaitGroup
-	group.Go(func() { p.copy(c, far, reader) })
-	group.Go(func() { p.copy(c, near, far) })
+	group.Go(func() { p.copy(c, far, reader, link) })
+	group.Go(func() { p.copy(c, near, far, Link{to, from}) })
 	group.Wait()
 	p.mu.Lock()
 	delete(p.pipes, c)
@@ -174,14 +207,20 @@ func (p *Proxies) caller(r *bufio.Reader) (name string, ok bool) {
 	}
 }
 
-// pass waits while the link is frozen; false: it is cut.
-func (p *Proxies) pass(l Link) bool {
+// pass lets one piece of a connection pass in a direction, when its time has come; false: the connection is cut.
+func (p *Proxies) pass(connection, direction Link) bool {
 	for {
 		p.mu.Lock()
-		fate, changed := p.fates[l], p.changed
+		cut, fate, changed, slowness := p.fates[connection] == Cut, p.fates[direction], p.changed, p.slowness
 		p.mu.Unlock()
-		if fate != Frozen {
-			return fate == Whole
+		switch {
+		case cut:
+			return false
+		case fate == Slow:
+			wait(context.Background(), slowness)
+			return true
+		case fate != Frozen:
+			return true
 		}
 		<-changed
 	}
@@ -189,13 +228,13 @@ func (p *Proxies) pass(l Link) bool {
 
 type source interface{ Read([]byte) (int, error) }
 
-func (p *Proxies) copy(c *pipe, to net.Conn, from source) {
+func (p *Proxies) copy(c *pipe, to net.Conn, from source, direction Link) {
 	defer c.close()
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buf)
 		if n > 0 {
-			if !p.pass(c.link) {
+			if !p.pass(c.link, direction) {
 				return
 			}
 			if _, err := to.Write(buf[:n]); err != nil {

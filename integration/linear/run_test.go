@@ -2,6 +2,7 @@ package linear
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -15,13 +16,13 @@ import (
 	"time"
 
 	"github.com/anishathalye/porcupine"
+	"google.golang.org/grpc"
 
 	"github.com/kvorum/kvorum/internal/process"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
 const (
-	members    = 3
 	clients    = 6
 	watchersIn = 6
 	settleMax  = 60 * time.Second
@@ -29,40 +30,89 @@ const (
 	linesMax   = 20 // of each kind of violation
 )
 
+// The flags of the test binary, after -args.
+var (
+	historiesDir = flag.String("histories", os.TempDir(), "directory for the history and the logs of a run that failed")
+	figuresFile  = flag.String("figures", "", "file for the figures of all runs")
+)
+
+// plan is how long to run.
+type plan struct {
+	round time.Duration
+	total time.Duration // 0: one round
+	seed  uint64
+	again string // the environment that makes the same run
+}
+
+func planned(t *testing.T) plan {
+	t.Helper()
+	p := plan{round: 25 * time.Second, seed: uint64(time.Now().UnixNano())}
+	if os.Getenv("KVORUM_LONG") != "" {
+		p.round, p.total, p.again = 90*time.Second, 6*time.Minute, "KVORUM_LONG=1 "
+		if text := os.Getenv("SOAK"); text != "" {
+			var err error
+			if p.total, err = time.ParseDuration(text); err != nil {
+				t.Fatalf("SOAK: %v", err)
+			}
+		}
+	}
+	if text := os.Getenv("KVORUM_SEED"); text != "" {
+		if _, err := fmt.Sscan(text, &p.seed); err != nil {
+			t.Fatalf("KVORUM_SEED: %v", err)
+		}
+		p.total = 0
+	}
+	return p
+}
+
+// members: short runs have three, long ones have three and five in turn.
+func (p plan) members() int {
+	if p.round > time.Minute && p.seed%2 == 1 {
+		return 5
+	}
+	return 3
+}
+
 // A client that read back something else than what was acknowledged, or a watcher that missed a change, would act on a
 // state that never was: two holders of one lock.
 func TestLinearizableUnderFaults(t *testing.T) {
-	duration, rounds := 25*time.Second, 1
-	if os.Getenv("KVORUM_LONG") != "" {
-		duration, rounds = 90*time.Second, 4
-	}
-	seed := uint64(time.Now().UnixNano())
-	if text := os.Getenv("KVORUM_SEED"); text != "" {
-		if _, err := fmt.Sscan(text, &seed); err != nil {
-			t.Fatalf("KVORUM_SEED: %v", err)
-		}
-		rounds = 1
-	}
-	binary := kvorumBinary(t)
-	for i := range rounds {
-		round := seed + uint64(i)
-		t.Run(fmt.Sprint(round), func(t *testing.T) {
-			t.Logf("seed %d; again: KVORUM_SEED=%d KVORUM_LONG=%s go test -count=1 -v -run TestLinearizableUnderFaults ./integration/linear", round, round, os.Getenv("KVORUM_LONG"))
-			r := start(t, round, binary)
-			history := r.record(duration)
-			r.judge(history)
+	p := planned(t)
+	binary := kvorumBinary(t, "")
+	var all Figures
+	began := time.Now()
+	for first := true; first || time.Since(began) < p.total; p.seed++ {
+		first = false
+		t.Run(fmt.Sprint(p.seed), func(t *testing.T) {
+			t.Logf("seed %d; the same faults again: %sKVORUM_SEED=%d go test -count=1 -v -run TestLinearizableUnderFaults ./integration/linear", p.seed, p.again, p.seed)
+			r := start(t, p.seed, p.members(), binary)
+			figures := r.judge(r.record(p.round))
+			all.Add(figures)
+			t.Logf("%s", figures)
 		})
+		writeFigures(t, all)
+	}
+	t.Logf("all runs:\n%s", all)
+}
+
+// writeFigures saves the figures so far, for who reads them while the runs go on.
+func writeFigures(t *testing.T, f Figures) {
+	t.Helper()
+	if *figuresFile == "" {
+		return
+	}
+	if err := os.WriteFile(*figuresFile, []byte(f.String()), 0o644); err != nil {
+		t.Error(err)
 	}
 }
 
-// kvorumBinary is named by KVORUM_BIN, or built.
-func kvorumBinary(t *testing.T) string {
+// kvorumBinary is named by KVORUM_BIN, or built, with build tags if there are any.
+func kvorumBinary(t *testing.T, tags string) string {
 	t.Helper()
-	if path := os.Getenv("KVORUM_BIN"); path != "" {
+	if path := os.Getenv("KVORUM_BIN"); path != "" && tags == "" {
 		return path
 	}
 	path := filepath.Join(t.TempDir(), "kvorum")
-	if out, err := exec.Command("go", "build", "-o", path, "github.com/kvorum/kvorum/cmd/kvorum").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", tags, "-o", path, "github.com/kvorum/kvorum/cmd/kvorum").CombinedOutput(); err != nil {
 		t.Fatalf("build kvorum: %v\n%s", err, out)
 	}
 	return path
@@ -77,11 +127,12 @@ type run struct {
 	work     *workload
 	watchers []*watcher
 	final    atomic.Int64
+	differ   string // how the members differ at the end
 }
 
 func (r *run) rand(stream uint64) *rand.Rand { return rand.New(rand.NewPCG(r.seed, stream)) }
 
-func start(t *testing.T, seed uint64, binary string) *run {
+func start(t *testing.T, seed uint64, members int, binary string, env ...string) *run {
 	t.Helper()
 	r := &run{t: t, seed: seed, work: &workload{latest: map[string]KV{}}}
 	proxies, err := NewProxies(members)
@@ -89,22 +140,48 @@ func start(t *testing.T, seed uint64, binary string) *run {
 		t.Fatal(err)
 	}
 	t.Cleanup(proxies.Close)
+	r.faults = &injector{workload: r.work, seed: seed, proxies: proxies, log: t.Logf, counts: map[string]int{}}
+	dir := t.TempDir()
+	r.addDisk(dir, members)
 	cluster, err := process.Start(process.Options{
-		Binary: binary, Size: members, Dir: t.TempDir(), Advertise: proxies.Front,
-		Args: r.flags(),
+		Binary: binary, Size: members, Dir: dir, Advertise: proxies.Front,
+		Args: r.flags(), Env: env, MemberDir: r.memberDir(dir),
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(cluster.Stop)
-	r.cluster = cluster
-	r.faults = &injector{workload: r.work, random: r.rand(1), cluster: cluster, proxies: proxies, log: t.Logf}
+	r.cluster, r.faults.cluster = cluster, cluster
 	for _, m := range cluster.Members {
 		r.connect(m)
 	}
 	r.work.recorder = NewRecorder()
 	r.addWatchers()
 	return r
+}
+
+// addDisk gives one member a disk that can be filled and stalled, where that is possible.
+func (r *run) addDisk(dir string, members int) {
+	disk, err := newDisk(dir)
+	if err != nil {
+		r.t.Logf("no slow, stalled and full disks here, which takes root: %v", err)
+		return
+	}
+	r.t.Cleanup(func() {
+		if err := disk.remove(); err != nil {
+			r.t.Errorf("unmount %s: %v", disk.dir, err)
+		}
+	})
+	r.faults.disk, r.faults.diskOf = disk, int(r.seed/2)%members
+}
+
+func (r *run) memberDir(dir string) func(name string) string {
+	return func(name string) string {
+		if f := r.faults; f.disk != nil && name == fmt.Sprintf("m%d", f.diskOf+1) {
+			return filepath.Join(f.disk.dir, name)
+		}
+		return filepath.Join(dir, name)
+	}
 }
 
 // flags are drawn: small limits let snapshots, flushes and slices of compactions happen all the time.
@@ -116,30 +193,44 @@ func (r *run) flags() []string {
 		"--snapshot-count", pick("10", "100", "1000"), "--snapshot-catchup-entries", pick("5", "50"),
 		"--backend-batch-interval", pick("5ms", "100ms", "1s"), "--backend-batch-limit", pick("10", "10000"),
 		"--pre-vote=" + pick("true", "true", "false"),
+		"--watch-progress-notify-interval", pick("200ms", "10m"),
+		"--strict-reconfig-check=false", // it wants five calm seconds before each change
 	}
 	r.t.Logf("flags %v", args)
 	return args
 }
 
-// connect dials a member and learns its ID.
+// connect dials a member, for clients and for the faults, and learns its ID.
 func (r *run) connect(m *process.Member) {
-	conn, err := dial(m.Endpoint())
+	r.t.Helper()
+	address, err := r.faults.proxies.FrontClients(m.Name, m.Endpoint())
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.t.Cleanup(func() { conn.Close() })
-	e := &endpoint{conn: conn}
+	e := &endpoint{conn: r.dial(address)}
 	e.life.Store(1)
 	r.work.endpoints = append(r.work.endpoints, e)
+	control := r.dial(m.Endpoint())
+	r.faults.control = append(r.faults.control, control)
 	ctx, cancel := context.WithTimeout(context.Background(), settleMax)
 	defer cancel()
-	status, err := pb.NewMaintenanceClient(conn).Status(ctx, &pb.StatusRequest{})
+	status, err := pb.NewMaintenanceClient(control).Status(ctx, &pb.StatusRequest{})
 	if err != nil {
 		r.t.Fatalf("status of %s: %v", m.Name, err)
 	}
 	id := status.Header.MemberId
 	r.faults.ids = append(r.faults.ids, id)
 	r.faults.proxies.Name(id, m.Name)
+}
+
+func (r *run) dial(address string) *grpc.ClientConn {
+	r.t.Helper()
+	conn, err := dial(address)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	return conn
 }
 
 // addWatchers: the first two hear everything there is and make the timeline.
@@ -170,9 +261,13 @@ func (r *run) record(d time.Duration) History {
 		c := &client{workload: r.work, id: i, random: r.rand(uint64(10 + i))}
 		working.Go(func() { c.run(ctx) })
 	}
+	for i := range lockers {
+		l := &locker{client{workload: r.work, id: 50 + i, random: r.rand(uint64(50 + i))}}
+		working.Go(func() { l.run(ctx) })
+	}
 	working.Go(func() { r.faults.compact(ctx, r.rand(2), r.watchers[0].seen.Load) })
 	err := r.faults.run(ctx)
-	cancel()
+	cancel() // a cluster that is lost serves nobody any more
 	working.Wait()
 	if err != nil {
 		r.t.Errorf("the cluster did not survive: %v", err)
@@ -200,10 +295,10 @@ func (r *run) finish() {
 	}
 	r.final.Store(r.insist(c, 0, Request{Writes: []Write{{Key: "zfinal", Value: "final"}}}).Answer.Revision)
 	hashes := map[string]bool{}
-	for i, e := range r.work.endpoints {
+	for i := range r.work.endpoints {
 		r.insist(c, i, Request{Reads: []string{"zfinal"}})
 		ctx, cancel := context.WithTimeout(context.Background(), settleMax)
-		h, err := pb.NewMaintenanceClient(e.conn).HashKV(ctx, &pb.HashKVRequest{Revision: r.final.Load()})
+		h, err := pb.NewMaintenanceClient(r.faults.control[i]).HashKV(ctx, &pb.HashKVRequest{Revision: r.final.Load()}, grpc.WaitForReady(true))
 		cancel()
 		if err != nil {
 			r.t.Fatalf("hash of member %d: %v", i, err)
@@ -211,8 +306,7 @@ func (r *run) finish() {
 		hashes[fmt.Sprintf("%08x at %d, compacted %d", h.Hash, h.HashRevision, h.CompactRevision)] = true
 	}
 	if len(hashes) != 1 {
-		r.t.Errorf("the members differ: %v", hashes)
-		r.keepLogs()
+		r.differ = fmt.Sprintf("the members differ: %v", hashes)
 	}
 }
 
@@ -253,57 +347,43 @@ func (r *run) within(what string, do func()) {
 	}
 }
 
-// judge runs the three checks.
-func (r *run) judge(h History) {
+// verdict is what the checks say, that the members differ included.
+func (r *run) verdict(h History) Verdict {
+	v := Judge(h, searchMax)
+	if r.differ != "" {
+		v.add("hashes", []string{r.differ})
+	}
+	return v
+}
+
+// judge fails the test for each violation and keeps what helps to understand it.
+func (r *run) judge(h History) Figures {
 	r.t.Helper()
 	began := time.Now()
-	timeline, bad := NewTimeline(h)
-	r.report("timeline", bad)
-	known := timeline
-	if len(bad) > 0 {
-		known = nil
+	v := r.verdict(h)
+	f := FiguresOf(h)
+	f.Faults, f.Snapshots, f.Violations = r.faults.counts, r.snapshotsInstalled(), len(v.Violations)
+	if v.Undecided {
+		f.Undecided = 1
+		r.t.Logf("seed %d: the search for an order took longer than %s", r.seed, searchMax)
 	}
-	r.report("watches", CheckWatches(h, timeline))
-	r.report("order", CheckOrder(h, timeline))
-	model, result, info := CheckKeys(h, known, searchMax)
-	if result != porcupine.Ok {
+	r.report(v.Violations)
+	if len(v.Violations) > 0 {
 		path := filepath.Join(r.artifacts(), "linearization.html")
-		if err := porcupine.VisualizePath(model, info, path); err != nil {
+		if err := porcupine.VisualizePath(v.Model, v.Order, path); err != nil {
 			r.t.Errorf("visualise: %v", err)
 		}
-		r.t.Errorf("seed %d: porcupine says %s; see %s", r.seed, result, path)
-	}
-	if r.t.Failed() {
 		r.keepLogs()
 		r.keepHistory(h)
 	}
-	done, refused, unknown := 0, 0, 0
-	for _, o := range h.Operations {
-		switch o.Outcome {
-		case Done:
-			done++
-		case Refused:
-			refused++
-		case Unknown:
-			unknown++
-		}
+	for _, gap := range f.Gaps {
+		r.t.Logf("nobody was answered from %s to %s", seconds(gap.From), seconds(gap.To))
 	}
-	r.t.Logf("%d operations answered, %d refused, %d unknown; %d revisions; %d watch sessions, %d canceled by compaction; %d snapshots installed; checked in %s",
-		done, refused, unknown, h.Final, len(h.Sessions), canceled(h), r.snapshotsInstalled(), time.Since(began).Round(time.Millisecond))
-	if done < 100 {
-		r.t.Errorf("only %d operations were answered: the run proves nothing", done)
+	r.t.Logf("checked in %s", time.Since(began).Round(time.Millisecond))
+	if f.Done < 100 {
+		r.t.Errorf("only %d operations were answered: the run proves nothing", f.Done)
 	}
-}
-
-// canceled is how many watchers were canceled because what they needed was compacted.
-func canceled(h History) int {
-	n := 0
-	for _, s := range h.Sessions {
-		if s.CompactRevision != 0 {
-			n++
-		}
-	}
-	return n
+	return f
 }
 
 // snapshotsInstalled is how often a member that was away too long got the whole state, as far as its log remembers.
@@ -315,24 +395,23 @@ func (r *run) snapshotsInstalled() int {
 	return n
 }
 
-func (r *run) report(what string, bad []string) {
-	for i, line := range bad {
-		if i == linesMax {
-			r.t.Errorf("%s: and %d more", what, len(bad)-i)
-			break
+func (r *run) report(all []Violation) {
+	seen := map[string]int{}
+	for _, v := range all {
+		if seen[v.Check]++; seen[v.Check] <= linesMax {
+			r.t.Errorf("seed %d: %s: %s", r.seed, v.Check, v.Text)
 		}
-		r.t.Errorf("seed %d: %s: %s", r.seed, what, line)
+	}
+	for check, n := range seen {
+		if n > linesMax {
+			r.t.Errorf("%s: and %d more", check, n-linesMax)
+		}
 	}
 }
 
-// artifacts is where a failed run leaves what helps to understand it: below KVORUM_ARTIFACTS, or the system's temporary
-// directory.
+// artifacts is where a failed run leaves what helps to understand it.
 func (r *run) artifacts() string {
-	base := os.Getenv("KVORUM_ARTIFACTS")
-	if base == "" {
-		base = os.TempDir()
-	}
-	dir := filepath.Join(base, fmt.Sprintf("kvorum-linear-%d", r.seed))
+	dir := filepath.Join(*historiesDir, fmt.Sprintf("kvorum-linear-%d", r.seed))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		r.t.Fatal(err)
 	}
@@ -353,6 +432,12 @@ func (r *run) keepHistory(h History) {
 	var b strings.Builder
 	for _, o := range byReturn(h.Operations) {
 		fmt.Fprintln(&b, o)
+	}
+	for _, l := range h.Leases {
+		fmt.Fprintf(&b, "lease %x granted for %s, asked at %s, renewals %v\n", l.ID, l.TTL, seconds(l.Call), l.Renewed)
+	}
+	for _, hold := range h.Holds {
+		fmt.Fprintf(&b, "hold %+v\n", hold)
 	}
 	for _, s := range h.Sessions {
 		fmt.Fprintf(&b, "watcher %d member %d from %d whole %v key %q compacted %d\n", s.Watcher, s.Member, s.From, s.Whole, s.Key, s.CompactRevision)

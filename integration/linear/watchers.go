@@ -123,7 +123,7 @@ func eventOf(e *mvccpb.Event) Event {
 }
 
 func createOf(s *Session) *pb.WatchRequest {
-	c := &pb.WatchCreateRequest{StartRevision: s.From, PrevKv: s.Prev}
+	c := &pb.WatchCreateRequest{StartRevision: s.From, PrevKv: s.Prev, ProgressNotify: true}
 	c.Key, c.RangeEnd = []byte(s.Key), nil
 	if s.Whole {
 		c.Key, c.RangeEnd = []byte{0}, []byte{0}

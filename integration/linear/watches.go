@@ -109,8 +109,14 @@ func (s *Session) comparePrev(t *Timeline, e Event) string {
 
 // promisesKept: after a progress notice no event comes that it has promised away.
 func (s *Session) promisesKept(t *Timeline) []string {
-	var promised int64
+	var promised, last int64
 	for _, n := range s.Notices {
+		if len(n.Events) > 0 && n.Events[0].Revision == last {
+			return []string{fmt.Sprintf("heard revision %d in two pieces", last)}
+		}
+		if len(n.Events) > 0 {
+			last = n.Events[len(n.Events)-1].Revision
+		}
 		for _, e := range n.Events {
 			if e.Revision <= promised {
 				return []string{fmt.Sprintf("heard %+v after a progress notice of revision %d", e, promised)}
