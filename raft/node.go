@@ -112,6 +112,7 @@ type Node struct {
 	solo      atomic.Uint64
 	lead      atomic.Uint64
 	beat      heartbeat
+	stall     stall // ticked by the loop
 
 	mu      sync.Mutex
 	status  Status
@@ -145,6 +146,7 @@ func New(cfg Config) (*Node, error) {
 		applies: make(chan Apply),
 		stopped: make(chan struct{}),
 		changed: make(chan struct{}),
+		stall:   stall{electionTicks: cfg.ElectionTicks},
 	}
 	n.publish(false)
 	return n, nil
@@ -197,6 +199,7 @@ func (n *Node) loop(ctx context.Context) {
 		case <-ticker.C:
 			n.beat.tick(time.Now(), n.cfg.TickEvery, n.core.role == Leader)
 			n.core.tick()
+			n.watchDisk()
 			n.endTransfers()
 			n.repeatTransfers()
 			n.dropCancelled()

@@ -207,7 +207,9 @@ type writeQueue struct {
 
 	mu    sync.Mutex
 	items []writeItem
-	bytes int // queued or being written
+	bytes int    // queued or being written
+	turns uint64 // of writing, finished
+	busy  bool   // one is under way
 }
 
 func newWriteQueue() *writeQueue {
@@ -241,7 +243,15 @@ func (q *writeQueue) take(empty []writeItem) []writeItem {
 	defer q.mu.Unlock()
 	items := q.items
 	q.items = empty
+	q.busy = len(items) > 0
 	return items
+}
+
+// progress is how many writes have finished, and whether one is under way.
+func (q *writeQueue) progress() (finished uint64, busy bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.turns, q.busy
 }
 
 // close ends run, once all that was put before is written.
@@ -289,6 +299,8 @@ func (q *writeQueue) finished(items []writeItem) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.bytes -= size
+	q.turns++
+	q.busy = false
 }
 
 // poke wakes the reader of a signal channel; pokes before it wakes are one.
