@@ -192,8 +192,14 @@ func (s *Store) removeRecords(drops []stamp, target Revision, last bool) error {
 				return fmt.Errorf("remove record %d: %w", at.main, err)
 			}
 		}
+		if err := dropSums(tx, drops); err != nil {
+			return err
+		}
 		if last {
-			return bucket(tx, BucketMeta).Put([]byte(metaFinished), markOf(target))
+			if err := bucket(tx, BucketMeta).Put([]byte(metaFinished), markOf(target)); err != nil {
+				return fmt.Errorf("write finished mark: %w", err)
+			}
+			return sumOther(tx, BucketMeta, []byte(metaFinished), markOf(target))
 		}
 		return nil
 	})
