@@ -71,7 +71,7 @@ func (s *Store) compactSlice() (more bool, err error) {
 	s.observe(StepCompactIndex, began)
 	began = time.Now()
 	if err := s.removeRecords(drops, target, last); err != nil {
-		return false, s.fail(fmt.Errorf("compact to revision %d: %w", target, err))
+		return false, s.fail(fmt.Errorf("write %s, compacting to revision %d: %w", s.path, target, err))
 	}
 	s.observe(StepCompactFile, began)
 	s.counts.compacted.Add(int64(len(drops)))

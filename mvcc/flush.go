@@ -85,7 +85,7 @@ func (s *Store) flush() error {
 	began := time.Now()
 	var stats bolt.TxStats
 	if err := d.update(b.write, &stats); err != nil {
-		return s.fail(fmt.Errorf("flush to entry %d: %w", b.applied.Index, err))
+		return s.fail(fmt.Errorf("write %s up to entry %d: %w", s.path, b.applied.Index, err))
 	}
 	crash.Here("mvcc/after-flush")
 	took := time.Since(began)
