@@ -376,3 +376,81 @@ func TestDataWithoutChecksumsIsTaken(t *testing.T) {
 }
 
 func binaryIndex(i byte) []byte { return []byte{0, 0, 0, 0, 0, 1, 0, i} }
+
+// BenchmarkScrub is how fast everything is checked, without the pauses.
+func BenchmarkScrub(b *testing.B) {
+	s := openTest(b, testOptions())
+	fillLarge(b, s)
+	b.SetBytes(s.Stats().SizeBytes)
+	for b.Loop() {
+		if err := s.Scrub(context.Background(), func(ScrubProgress) {}); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func fillLarge(b *testing.B, s *Store) {
+	b.Helper()
+	value := bytes.Repeat([]byte("v"), 256)
+	for i := range 100_000 {
+		w := s.Write(Applied{Index: uint64(i + 1), Term: 1})
+		if _, err := w.Put(&pb.PutRequest{Key: fmt.Appendf(nil, "key%06d", i), Value: value}); err != nil {
+			b.Fatal(err)
+		}
+		w.Close()
+		if i%1000 == 0 {
+			s.Publish()
+		}
+	}
+	s.Publish()
+	if err := s.Flush(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// BenchmarkColdGet is a read from the file, with the check and without.
+func BenchmarkColdGet(b *testing.B) {
+	for _, checked := range []bool{false, true} {
+		b.Run(fmt.Sprintf("checked=%t", checked), func(b *testing.B) {
+			o := testOptions()
+			o.TailBytes = 1
+			s := openTest(b, o)
+			fillLarge(b, s)
+			s.disk.summed = checked
+			r := &pb.RangeRequest{}
+			i := 0
+			for b.Loop() {
+				i = (i + 7919) % 99_000
+				r.Key = fmt.Appendf(r.Key[:0], "key%06d", i)
+				if _, err := s.Range(r); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSumming is what the checksum of one record costs the flusher, in
+// batches of 1000.
+func BenchmarkSumming(b *testing.B) {
+	s := openTest(b, testOptions())
+	record := bytes.Repeat([]byte("r"), 300)
+	var stats bolt.TxStats
+	rev := Revision(10)
+	for left := b.N; left > 0; left -= 1000 {
+		err := s.disk.update(func(tx *bolt.Tx) error {
+			w := newSumming(tx)
+			for range min(left, 1000) {
+				rev++
+				at := stamp{main: rev}
+				if err := w.add(at, at.appendKey(nil), record); err != nil {
+					return err
+				}
+			}
+			return w.end()
+		}, &stats)
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
