@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -52,7 +53,8 @@ func TestStalledLeaderIsReplaced(t *testing.T) {
 					n.untilApplied("during")
 					n.untilApplied("end")
 				}
-				time.Sleep(time.Second) // some ticks
+				time.Sleep(time.Second) // some ticks of fake time
+				synctest.Wait()
 				if old.DiskStalled() {
 					t.Error("the disk counts as stalled after it came back")
 				}
