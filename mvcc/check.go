@@ -64,7 +64,7 @@ func Check(path string) (Report, error) {
 }
 
 func (r *Report) examine(tx *bolt.Tx) {
-	known := map[Bucket]bool{}
+	known := map[Bucket]bool{bucketSums: true}
 	for _, b := range allBuckets() {
 		known[b] = true
 		if bucket(tx, b) == nil {

@@ -71,7 +71,7 @@ func (s *Store) compactSlice() (more bool, err error) {
 	s.observe(StepCompactIndex, began)
 	began = time.Now()
 	if err := s.removeRecords(drops, target, last); err != nil {
-		return false, s.fail(fmt.Errorf("compact to revision %d: %w", target, err))
+		return false, s.fail(fmt.Errorf("write %s, compacting to revision %d: %w", s.path, target, err))
 	}
 	s.observe(StepCompactFile, began)
 	s.counts.compacted.Add(int64(len(drops)))
@@ -191,10 +191,16 @@ func (s *Store) removeRecords(drops []stamp, target Revision, last bool) error {
 				return fmt.Errorf("remove record %d: %w", at.main, err)
 			}
 		}
+		if err := dropSums(tx, drops); err != nil {
+			return err
+		}
 		if last {
 			crash.Here("compactBeforeSetFinishedCompact")
 			if err := bucket(tx, BucketMeta).Put([]byte(metaFinished), markOf(target)); err != nil {
 				return fmt.Errorf("write finished mark: %w", err)
+			}
+			if err := sumOther(tx, BucketMeta, []byte(metaFinished), markOf(target)); err != nil {
+				return err
 			}
 		}
 		crash.Here("compactBeforeCommitBatch")

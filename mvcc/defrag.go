@@ -22,6 +22,7 @@ type copying struct {
 	ctx    context.Context
 	cancel context.CancelCauseFunc
 	others []otherWrite // flushed meanwhile; guarded by flushMu
+	last   stamp        // the last record copied with its checksum
 	done   chan struct{}
 	err    error // set before done is closed
 }
@@ -99,6 +100,7 @@ func (s *Store) defragment(c *copying, path string) error {
 	}
 	crash.Here("defragBeforeCopy")
 	last, err := s.copyAll(c, fresh)
+	c.last = last
 	for n := defragCatchUp; err == nil && n >= defragCatchUp; {
 		last, n, err = s.copyRecords(c.ctx, fresh, last)
 	}
@@ -230,9 +232,16 @@ func (s *Store) swap(c *copying, fresh *disk, path string, last stamp) (old *dis
 	if _, _, err := s.copyRecords(c.ctx, fresh, last); err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	live := s.disk
+	s.mu.Unlock()
+	if err := live.copySums(fresh, c.last.main); err != nil {
+		return nil, err
+	}
 	if err := s.copyOthers(fresh, c.others); err != nil {
 		return nil, err
 	}
+	fresh.summed = true
 	crash.Here("defragBeforeRename")
 	if err := renameDurably(path, s.path); err != nil {
 		return nil, err

@@ -51,7 +51,11 @@ const (
 const fillPercent = 0.9
 
 // disk is the open bbolt file.
-type disk struct{ db *bolt.DB }
+type disk struct {
+	db      *bolt.DB
+	summed  bool          // its checksums can be relied on
+	damaged func(*Damage) // told of what does not match; may be nil
+}
 
 // boltOptions are how the file is opened for writing: the free list is rebuilt
 // at open instead of being written with every commit, and enough address space
@@ -70,7 +74,14 @@ func boltOptions(o Options) *bolt.Options {
 
 // openDisk opens or creates the file and the buckets that it lacks.
 func openDisk(path string, o Options) (*disk, error) {
-	db, err := bolt.Open(path, 0o600, boltOptions(o))
+	if err := checkUnused(path); err != nil {
+		return nil, fmt.Errorf("open database %s: %w", path, err)
+	}
+	var db *bolt.DB
+	err := guarded(func() (err error) { // it panics on some damages
+		db, err = bolt.Open(path, 0o600, boltOptions(o))
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, lockError(err, o))
 	}
@@ -80,12 +91,13 @@ func openDisk(path string, o Options) (*disk, error) {
 				return fmt.Errorf("create bucket %s: %w", b, err)
 			}
 		}
-		return nil
+		_, err := tx.CreateBucketIfNotExists([]byte(bucketSums))
+		return err
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("prepare database %s: %w", path, err), db.Close())
 	}
-	return &disk{db}, nil
+	return &disk{db: db, damaged: o.Damaged}, nil
 }
 
 // openDiskReadOnly opens an existing file for a reader that must not change it.
@@ -94,7 +106,7 @@ func openDiskReadOnly(path string) (*disk, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open database %s: %w", path, err)
 	}
-	return &disk{db}, nil
+	return &disk{db: db}, nil
 }
 
 // update runs f in a write transaction, and says how its commit went.
@@ -159,6 +171,7 @@ func (d *disk) borrow(ats []stamp, out [][]byte, want []int, use func()) error {
 	}
 	return d.read(func(tx *bolt.Tx) error {
 		c := bucket(tx, BucketKey).Cursor()
+		checks := d.sums(tx)
 		var key [tombstoneSize]byte
 		var at []byte // where the cursor stands
 		for n, i := range want {
@@ -173,6 +186,9 @@ func (d *disk) borrow(ats []stamp, out [][]byte, want []int, use func()) error {
 			if !bytes.Equal(at, k) {
 				return errStale
 			}
+			if err := checks.check(ats[i], k, v); err != nil {
+				return err
+			}
 			out[i] = v
 		}
 		use()
@@ -184,9 +200,14 @@ func (d *disk) borrow(ats []stamp, out [][]byte, want []int, use func()) error {
 func (d *disk) get(at stamp) (data []byte, err error) {
 	var key [tombstoneSize]byte
 	err = d.read(func(tx *bolt.Tx) error {
-		v := bucket(tx, BucketKey).Get(at.appendKey(key[:0]))
+		k := at.appendKey(key[:0])
+		v := bucket(tx, BucketKey).Get(k)
 		if v == nil {
 			return errStale
+		}
+		checks := d.sums(tx)
+		if err := checks.check(at, k, v); err != nil {
+			return err
 		}
 		data = bytes.Clone(v)
 		return nil
@@ -236,7 +257,7 @@ func writeApplied(tx *bolt.Tx, a Applied) error {
 	if err := b.Put([]byte(metaTerm), binary.BigEndian.AppendUint64(nil, a.Term)); err != nil {
 		return fmt.Errorf("write applied term: %w", err)
 	}
-	return nil
+	return markSums(tx, a)
 }
 
 // markOf is how a compact revision is written.

@@ -25,7 +25,13 @@ func Edit(path string, edit func(*Editor) error) error {
 		return err
 	}
 	defer d.db.Close()
-	if err := d.db.Update(func(tx *bolt.Tx) error { return edit(&Editor{tx}) }); err != nil {
+	err = d.db.Update(func(tx *bolt.Tx) error {
+		if err := edit(&Editor{tx}); err != nil {
+			return err
+		}
+		return voidSums(tx)
+	})
+	if err != nil {
 		return fmt.Errorf("edit database %s: %w", path, err)
 	}
 	return nil

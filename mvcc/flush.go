@@ -86,7 +86,7 @@ func (s *Store) flush() error {
 	began := time.Now()
 	var stats bolt.TxStats
 	if err := d.update(b.write, &stats); err != nil {
-		return s.fail(fmt.Errorf("flush to entry %d: %w", b.applied.Index, err))
+		return s.fail(fmt.Errorf("write %s up to entry %d: %w", s.path, b.applied.Index, err))
 	}
 	b.committed()
 	took := time.Since(began)
@@ -113,13 +113,21 @@ func (b *batch) write(tx *bolt.Tx) error {
 	crash.Here("afterStartDBTxn")
 	keys := bucket(tx, BucketKey)
 	keys.FillPercent = fillPercent
+	checks := newSumming(tx)
 	var key [tombstoneSize]byte
 	for pos := b.from; pos < b.to; pos++ {
 		r := b.tail.get(pos)
 		b.bytes += len(r.data)
-		if err := keys.Put(r.at.appendKey(key[:0]), r.data); err != nil {
+		k := r.at.appendKey(key[:0])
+		if err := keys.Put(k, r.data); err != nil {
 			return fmt.Errorf("write record %d: %w", r.at.main, err)
 		}
+		if err := checks.add(r.at, k, r.data); err != nil {
+			return err
+		}
+	}
+	if err := checks.end(); err != nil {
+		return err
 	}
 	if err := writeOthers(tx, b.others); err != nil {
 		return err
@@ -159,6 +167,9 @@ func writeOthers(tx *bolt.Tx, others []otherWrite) error {
 		}
 		if err != nil {
 			return fmt.Errorf("write to bucket %s: %w", o.bucket, err)
+		}
+		if err := sumOther(tx, o.bucket, o.key, o.value); err != nil {
+			return err
 		}
 	}
 	return nil

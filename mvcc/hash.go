@@ -136,14 +136,18 @@ func (s *Store) Hash() (uint32, error) {
 	}
 	defer tx.Rollback()
 	return hashFile(tx, func(b Bucket, k []byte) bool {
-		return b == BucketMeta && (string(k) == metaIndex || string(k) == metaTerm || string(k) == metaVersion)
+		return b == bucketSums || b == BucketMeta && (string(k) == metaIndex || string(k) == metaTerm || string(k) == metaVersion)
 	})
 }
 
-// hashFile hashes all buckets in name order.
+// hashFile hashes all buckets in name order but for the pairs excepted; a nil key
+// stands for a whole bucket.
 func hashFile(tx *bolt.Tx, except func(b Bucket, k []byte) bool) (uint32, error) {
 	h := newCRC()
 	err := tx.ForEach(func(name []byte, b *bolt.Bucket) error {
+		if except(Bucket(name), nil) {
+			return nil
+		}
 		h.Write(name)
 		return b.ForEach(func(k, v []byte) error {
 			if !except(Bucket(name), k) {

@@ -56,7 +56,7 @@ func (w *historyWalk) run(v *view, from Revision) error {
 		if ok {
 			before = first
 		}
-		if err := v.disk.read(func(tx *bolt.Tx) error { return w.walkDisk(tx, from, before) }); err != nil {
+		if err := v.disk.read(func(tx *bolt.Tx) error { return w.walkDisk(v, tx, from, before) }); err != nil {
 			return err
 		}
 	}
@@ -72,14 +72,21 @@ func (w *historyWalk) run(v *view, from Revision) error {
 	return nil
 }
 
-func (w *historyWalk) walkDisk(tx *bolt.Tx, from Revision, before stamp) error {
+func (w *historyWalk) walkDisk(v *view, tx *bolt.Tx, from Revision, before stamp) error {
 	c := bucket(tx, BucketKey).Cursor()
+	checks := v.disk.sums(tx)
 	for k, data := c.Seek(stamp{main: from}.appendKey(nil)); k != nil; k, data = c.Next() {
 		at, err := parseStamp(k)
 		if err != nil {
 			return err
 		}
-		if at.compare(before) >= 0 || !w.visit(at, data, true) {
+		if at.compare(before) >= 0 || at.main > w.to {
+			break
+		}
+		if err := checks.check(at, k, data); err != nil {
+			return err
+		}
+		if !w.visit(at, data, true) {
 			break
 		}
 	}

@@ -9,10 +9,11 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"syscall"
 )
 
-// Before an offline tool hands a file of unknown health to bbolt, which trusts
-// its pages, checkPages walks them:
+// Before a file of unknown health is handed to bbolt, which trusts its pages and
+// dies of some damages, checkPages walks them:
 //
 //	page:   id u64, flags u16, count u16, overflow u32, elements, data
 //	branch: pos u32, ksize u32, child u64
@@ -60,6 +61,28 @@ func checkPages(path string) error {
 		return fmt.Errorf("%w: file has %d bytes, but %d pages of %d", ErrCorrupt, info.Size(), w.pages, w.pageSize)
 	}
 	return w.tree(root, nil, nil, 0)
+}
+
+// checkUnused is checkPages for a file that is about to be opened for writing. One
+// that is not there, is empty, or that another process has open is left to bbolt,
+// which makes it or waits for it.
+func checkUnused(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() // gives the lock back
+	info, err := f.Stat()
+	if err != nil || info.Size() == 0 {
+		return err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB); err != nil {
+		return nil //nolint:nilerr // somebody has it open
+	}
+	return checkPages(path)
 }
 
 // readBoltMeta returns the newer valid one of the two meta pages.

@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"fmt"
+	"math"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -16,11 +17,24 @@ func rebuild(d *disk) (*state, error) {
 		if m, err = readMeta(tx); err != nil {
 			return err
 		}
-		r = rebuilder{items: make(map[string]*item), garbage: &st.garbage}
-		return bucket(tx, BucketKey).ForEach(r.add)
+		d.summed = sumsCurrent(tx, m.applied)
+		r = rebuilder{items: make(map[string]*item), garbage: &st.garbage, checks: d.walkSums(tx, 0)}
+		if err := bucket(tx, BucketKey).ForEach(r.add); err != nil {
+			return err
+		}
+		if err := r.checks.upTo(math.MaxUint64); err != nil {
+			return err
+		}
+		return d.checkOthers(tx)
 	})
 	if err != nil {
 		return nil, err
+	}
+	if !d.summed && !d.db.IsReadOnly() {
+		if err := d.makeSums(); err != nil {
+			return nil, err
+		}
+		d.summed = true
 	}
 	items := make([]*item, 0, len(r.items))
 	for _, it := range r.items {
@@ -43,6 +57,7 @@ type rebuilder struct {
 	items   map[string]*item
 	garbage *garbage
 	last    stamp
+	checks  *sumsWalk
 }
 
 // add takes one record. Records above a compaction may begin anywhere in the
@@ -50,6 +65,9 @@ type rebuilder struct {
 func (r *rebuilder) add(k, v []byte) error {
 	at, err := parseStamp(k)
 	if err != nil {
+		return err
+	}
+	if err := r.checks.record(at, k, v); err != nil {
 		return err
 	}
 	head, err := decodeHead(v)

@@ -26,6 +26,10 @@ type Options struct {
 	NoSync            bool          // for tests: never fsync
 	LockMemory        bool          // keep the file's pages in RAM (mlock); ErrLockMemory if that is not permitted
 
+	// Damaged, if set, is told of each record of the file that is not what was
+	// written, whenever one is met. Any goroutine may call it; it must not wait.
+	Damaged func(*Damage)
+
 	// Observe, if set, is told how long each step took. It runs on the flusher and
 	// must not wait.
 	Observe func(step Step, took time.Duration)
@@ -118,7 +122,11 @@ func Open(path string, o Options) (*Store, error) {
 	if err := syncDir(filepath.Dir(path)); err != nil { // bbolt does not make the name of a new file durable
 		return nil, errors.Join(err, d.db.Close())
 	}
-	st, err := rebuild(d)
+	var st *state
+	err = guarded(func() error {
+		st, err = rebuild(d)
+		return err
+	})
 	if err != nil {
 		d.db.Close()
 		return nil, fmt.Errorf("rebuild index of %s: %w", path, err)

@@ -115,6 +115,7 @@ type Node struct {
 	solo      atomic.Uint64
 	lead      atomic.Uint64
 	beat      heartbeat
+	stall     stall // ticked by the loop
 
 	mu      sync.Mutex
 	status  Status
@@ -148,6 +149,7 @@ func New(cfg Config) (*Node, error) {
 		applies: make(chan Apply),
 		stopped: make(chan struct{}),
 		changed: make(chan struct{}),
+		stall:   stall{electionTicks: cfg.ElectionTicks},
 	}
 	n.publish(false)
 	return n, nil
@@ -201,6 +203,7 @@ func (n *Node) loop(ctx context.Context) {
 			n.beat.tick(time.Now(), n.cfg.TickEvery, n.core.role == Leader)
 			n.core.tick()
 			n.queue.tick()
+			n.watchDisk()
 			n.endTransfers()
 			n.repeatTransfers()
 			n.dropCancelled()

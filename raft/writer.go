@@ -215,6 +215,8 @@ type writeQueue struct {
 	items      []writeItem
 	bytes      int    // queued or being written
 	term, vote uint64 // as last put
+	turns      uint64 // of writing, finished
+	busy       bool   // one is under way
 }
 
 func newWriteQueue() *writeQueue {
@@ -271,7 +273,15 @@ func (q *writeQueue) take(empty []writeItem) []writeItem {
 	defer q.mu.Unlock()
 	items := q.items
 	q.items = empty
+	q.busy = len(items) > 0
 	return items
+}
+
+// progress is how many writes have finished, and whether one is under way.
+func (q *writeQueue) progress() (finished uint64, busy bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.turns, q.busy
 }
 
 // close ends run, once all that was put before is written.
@@ -320,6 +330,8 @@ func (q *writeQueue) finished(items []writeItem) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.bytes -= size
+	q.turns++
+	q.busy = false
 }
 
 // poke wakes the reader of a signal channel; pokes before it wakes are one.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"time"
@@ -84,6 +85,10 @@ func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
 	case raft.EntryNormal:
 		crash.Here("beforeApplyOneEntryNormal")
 		r := a.machine.Apply(at, e.Data)
+		if errors.Is(r.Err, mvcc.ErrCorrupt) {
+			// The other members carry the command out. To go on would make this one differ for good.
+			return r, r.Err
+		}
 		if r.Token != nil {
 			// Before the index counts as applied: whoever waits for it wants the token.
 			a.tokens.Follow(*r.Token)

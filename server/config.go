@@ -63,11 +63,12 @@ type Config struct {
 	MemoryLock         bool // keep the database's pages in RAM
 	CompactionBatch    int
 	CompactionSleep    time.Duration
-	AutoCompactionMode string // CompactPeriodic or CompactRevision
-	AutoCompaction     string // retention; "0" = off
-	HealQuota          bool   // the quota counts bytes in use, and the space alarm is taken back
-	DefragFreePercent  uint   // defragment when so much of the file is free; 0 = never
-	DefragMinMegabytes uint   // and at least so much
+	AutoCompactionMode string        // CompactPeriodic or CompactRevision
+	AutoCompaction     string        // retention; "0" = off
+	HealQuota          bool          // the quota counts bytes in use, and the space alarm is taken back
+	ScrubInterval      time.Duration // between two checks of everything on the disk; 0 = never
+	DefragFreePercent  uint          // defragment when so much of the file is free; 0 = never
+	DefragMinMegabytes uint          // and at least so much
 	DefragTurn         time.Duration
 
 	UnsentAnswerBytesMax int64 // of large answers that wait to be read, 0 = by the memory
@@ -162,6 +163,7 @@ func DefaultConfig() Config {
 		AutoCompactionMode:   CompactPeriodic,
 		AutoCompaction:       "0",
 		HealQuota:            true,
+		ScrubInterval:        24 * time.Hour,
 		DefragFreePercent:    50,
 		DefragMinMegabytes:   100,
 		DefragTurn:           10 * time.Minute,
@@ -324,6 +326,9 @@ func (c *Config) validateLimits() error {
 	}
 	if c.AutoCompactionMode != CompactPeriodic && c.AutoCompactionMode != CompactRevision {
 		return fmt.Errorf("--auto-compaction-mode must be %q or %q, not %q", CompactPeriodic, CompactRevision, c.AutoCompactionMode)
+	}
+	if c.ScrubInterval < 0 {
+		return fmt.Errorf("--scrub-interval must not be negative (set to %v)", c.ScrubInterval)
 	}
 	if c.DefragFreePercent > 95 {
 		return fmt.Errorf("--auto-defrag-free-percent must be between 0 and 95 (set to %d)", c.DefragFreePercent)

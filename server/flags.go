@@ -222,6 +222,7 @@ func storageFlags(fs *flag.FlagSet, c *Config) {
 	fs.IntVar(&c.WALsMax, "max-wals", c.WALsMax, "log files to keep, 0 for all")
 	fs.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", 0, "most bytes of the database; 0 is 2 GiB, negative is no limit")
 	fs.BoolVar(&c.HealQuota, "self-heal-quota", c.HealQuota, "count only bytes in use against the quota, and take the space alarm back when there is room; false is etcd's way")
+	fs.DurationVar(&c.ScrubInterval, "scrub-interval", c.ScrubInterval, "time between two checks of everything in log and database against its checksums; 0 is never")
 	fs.UintVar(&c.DefragFreePercent, "auto-defrag-free-percent", c.DefragFreePercent, "defragment when so much of the database is free; 0 is never")
 	fs.UintVar(&c.DefragMinMegabytes, "auto-defrag-min-megabytes", c.DefragMinMegabytes, "and at least so many megabytes are")
 	fs.DurationVar(&c.DefragTurn, "auto-defrag-turn", c.DefragTurn, "members take turns of this length at it")

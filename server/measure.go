@@ -45,6 +45,7 @@ func (s *Server) registerMetrics() {
 	m.Counter("etcd_server_slow_apply_total", "Batches that took long to apply.", func() float64 { return float64(s.slowApplies.Load()) })
 	m.Gauge("etcd_server_quota_backend_bytes", "The quota of the database in bytes.", func() float64 { return float64(s.cfg.quotaBytes()) })
 	s.registerStoreMetrics()
+	s.registerScrubMetrics()
 	m.Gauge("etcd_debugging_auth_revision", "The revision of users and roles.", func() float64 { return float64(s.machine.AuthStatus().Revision) })
 	m.Gauge("etcd_disk_wal_write_bytes_total", "Bytes written to the log.", func() float64 { return float64(s.disk.log.Stats().BytesWritten) })
 	m.Counter("etcd_network_client_grpc_received_bytes_total", "Bytes of messages from clients.", func() float64 { return float64(s.traffic.Received.Load()) })

@@ -62,6 +62,7 @@ type Server struct {
 
 	quota  quota
 	healer *healer
+	damage *damageSeen
 
 	clientTLS       *secure.Files // nil: no URL needs it
 	peerTLS         *secure.Files // nil: no URL needs it
@@ -121,7 +122,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		v2gate: v2Gate{known: map[state.MemberID]bool{}},
 		links:  &linkStats{trips: map[uint64]*tripStats{}}, started: time.Now(),
 		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
-		unsent: api.NewUnsent(cfg.unsentBytesMax()),
+		unsent: api.NewUnsent(cfg.unsentBytesMax()), damage: newDamageSeen(),
 	}
 	s.revokeLagMax = cfg.applyLagMax
 	if cfg.enabled(FeaturePriorityRequest) {
@@ -137,6 +138,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		return nil, err
 	}
 	if err := s.open(ctx); err != nil {
+		s.accuse(ctx, err)
 		s.closeListeners()
 		return nil, err
 	}
@@ -224,7 +226,8 @@ func (s *Server) storeOptions() mvcc.Options {
 	return mvcc.Options{
 		FlushEvery: s.cfg.BatchInterval, FlushRecords: s.cfg.BatchLimit,
 		CompactionBatch: s.cfg.CompactionBatch, CompactionPause: s.cfg.CompactionSleep, CompactHashes: s.cfg.enabled(FeatureCompactHashCheck),
-		NoSync: s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep, LockMemory: s.cfg.MemoryLock,
+		Damaged: func(d *mvcc.Damage) { s.damage.add(d) },
+		NoSync:  s.cfg.UnsafeNoFsync, Observe: s.metrics.StoreStep, LockMemory: s.cfg.MemoryLock,
 	}
 }
 
@@ -275,7 +278,7 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	runs := []func(context.Context) error{
 		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry,
 		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
-		compact.run, s.newDefragmenter().run, s.publish,
+		compact.run, s.newDefragmenter().run, s.publish, s.runDamage, s.runScrub,
 	}
 	if s.cfg.HealQuota {
 		runs = append(runs, s.healer.run)

@@ -19,7 +19,7 @@ import (
 const bufferBytesMax = 8 << 20
 
 // Log is the write-ahead log, open for writing. One goroutine owns it; only
-// [Log.Stats] may be called from others.
+// [Log.Stats], [Log.Verify] and [Log.WriteSnapFile] may be called from others.
 //
 // Invariant: every byte of the tail beyond offset is zero or not yet synced.
 type Log struct {
@@ -45,6 +45,9 @@ type Log struct {
 	bytesWritten atomic.Int64
 	syncs        atomic.Int64
 	cuts         atomic.Int64
+
+	durableSeq    atomic.Uint64 // the tail, and what of it is durable: for Verify
+	durableOffset atomic.Int64
 }
 
 // segment is an open, locked segment.
@@ -133,6 +136,7 @@ func (l *Log) create(tmp string) error {
 	if err := file.Sync(); err != nil {
 		return fmt.Errorf("sync first segment: %w", err)
 	}
+	l.noteDurable()
 	if err := l.fs.SyncDir(tmp); err != nil {
 		return fmt.Errorf("sync new directory: %w", err)
 	}
@@ -263,12 +267,13 @@ func (l *Log) Sync() error {
 		crash.Here("walBeforeSync")
 		from := l.observe.start()
 		if err := l.tail().SyncData(); err != nil {
-			return l.fail("sync", err)
+			return l.fail("sync "+l.tailPath(), err)
 		}
 		l.observe.end(StepSync, from)
 		crash.Here("walAfterSync")
 		l.syncs.Add(1)
 		l.unsynced, l.syncNeeded = false, false
+		l.noteDurable()
 	}
 	if l.offset < l.segmentBytes {
 		return nil
@@ -279,6 +284,7 @@ func (l *Log) Sync() error {
 	}
 	l.observe.end(StepCut, from)
 	l.cuts.Add(1)
+	l.noteDurable()
 	return nil
 }
 
@@ -329,6 +335,10 @@ func (l *Log) closeFiles() error {
 	return errors.Join(errs...)
 }
 
+func (l *Log) tailPath() string {
+	return filepath.Join(l.dir, l.held[len(l.held)-1].name.String())
+}
+
 func (l *Log) tail() File { return l.held[len(l.held)-1].file }
 
 // write gives buf to the kernel at the end of the tail.
@@ -342,7 +352,7 @@ func (l *Log) write() error {
 		err = io.ErrShortWrite
 	}
 	if err != nil {
-		return l.fail("write", err)
+		return l.fail("write "+l.tailPath(), err)
 	}
 	l.observe.end(StepWrite, from)
 	l.offset += int64(n)

@@ -1,6 +1,7 @@
 package wal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -18,8 +19,8 @@ type Contents struct {
 	// Entries follow the snapshot without a gap; of several with one index only
 	// the last appended is here.
 	Entries []*raftpb.Entry
-	// Repaired: a torn write was cut off; a copy of the segment lies beside it
-	// with the ending .broken.
+	// Repaired: a torn write was cut off; what was cut lies beside the segment, in
+	// a file of its name, the position in hexadecimal and the ending .broken.
 	Repaired bool
 }
 
@@ -176,7 +177,11 @@ func (l *Log) open(names []segmentName, at Snapshot) (Contents, error) {
 	if hs := s.contents.HardState; hs != nil {
 		l.state = newState(hs.GetTerm(), hs.GetVote(), hs.GetCommit())
 	}
-	return s.contents, l.clearTail()
+	if err := l.clearTail(); err != nil {
+		return s.contents, err
+	}
+	l.noteDurable()
+	return s.contents, nil
 }
 
 // clearTail zeroes what follows the last record: after a crash, sectors of a
@@ -200,7 +205,9 @@ func (l *Log) clearTail() error {
 	return nil
 }
 
-// repair cuts a torn write off the last segment, keeping a copy of it.
+// repair cuts a torn write off the last segment and keeps what it cuts. That is
+// the torn record and what may have survived behind it: the preallocated zeros at
+// the end, nearly all of the file, are not copied.
 func repair(fs FS, dir string) error {
 	names, err := listSegments(fs, dir)
 	if err != nil {
@@ -228,8 +235,8 @@ func repair(fs FS, dir string) error {
 	if r.off == 0 {
 		return r.damaged("nothing before the torn record, though the head of a segment is synced before it gets its name")
 	}
-	if err := copyFile(fs, path+".broken", file, r.size); err != nil {
-		return fmt.Errorf("copy %s: %w", path, err)
+	if err := copyTorn(fs, fmt.Sprintf("%s.%x.broken", path, r.off), r); err != nil {
+		return fmt.Errorf("copy the torn end of %s: %w", path, err)
 	}
 	crash.Here("wal/repair-before-truncate")
 	if err := file.Truncate(r.off); err != nil {
@@ -242,20 +249,42 @@ func repair(fs FS, dir string) error {
 	return nil
 }
 
-// copyFile makes a durable copy of the first size bytes of from.
-func copyFile(fs FS, path string, from File, size int64) error {
+// copyTorn makes a durable copy of what lies behind the reader's position, without
+// the zeros at its end.
+func copyTorn(fs FS, path string, r *segmentReader) error {
+	end, err := r.lastData()
+	if err != nil {
+		return err
+	}
 	to, err := fs.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}
 	defer to.Close()
-	if _, err := io.Copy(io.NewOffsetWriter(to, 0), io.NewSectionReader(from, 0, size)); err != nil {
+	if _, err := io.Copy(io.NewOffsetWriter(to, 0), io.NewSectionReader(r.file, r.off, end-r.off)); err != nil {
 		return err
 	}
 	if err := to.Sync(); err != nil {
 		return err
 	}
 	return fs.SyncDir(filepath.Dir(path))
+}
+
+// lastData is the end of the last byte behind the reader's position that is not
+// zero, that position if there is none.
+func (r *segmentReader) lastData() (int64, error) {
+	end := r.off
+	for at := r.off; at < r.size; {
+		b, err := r.bytes(at, int(min(windowBytes, r.size-at)))
+		if err != nil {
+			return 0, err
+		}
+		if n := len(bytes.TrimRight(b, "\x00")); n > 0 {
+			end = at + int64(n)
+		}
+		at += int64(len(b))
+	}
+	return end, nil
 }
 
 // nothing is the visitor that only checks.

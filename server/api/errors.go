@@ -73,6 +73,7 @@ func table() []row {
 		{mvcc.ErrFutureRevision, codes.OutOfRange, "etcdserver: mvcc: required revision is a future revision"},
 		{mvcc.ErrKeyNotFound, codes.InvalidArgument, "etcdserver: key not found"},
 		{mvcc.ErrLeaseNotFound, codes.NotFound, "etcdserver: requested lease not found"},
+		{mvcc.ErrCorrupt, codes.DataLoss, state.ErrCorrupt.Error()},
 		{ErrTimeout, codes.Unavailable, ""},
 		{ErrTimeoutLeaderFailure, codes.Unavailable, ""},
 		{ErrTimeoutConnection, codes.Unavailable, ""},
