@@ -56,6 +56,8 @@ type Server struct {
 	progress progress
 	leases   *leaseKeeper
 
+	ledAfterPauses atomic.Uint64 // Node.Pauses() when a quorum last said that this member leads
+
 	fastKeepAlive bool   // renewals do not wait for the applier
 	revokeLagMax  uint64 // as applyLagMax, of revokes
 
