@@ -101,6 +101,7 @@ type Server struct {
 	ownDefrags      atomic.Int64 // automatic defragmentations under way
 	traffic         api.Traffic
 	unsent          *api.Unsent
+	admission       *admission
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is
@@ -120,7 +121,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		v2gate: v2Gate{known: map[state.MemberID]bool{}},
 		links:  &linkStats{trips: map[uint64]*tripStats{}}, started: time.Now(),
 		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
-		unsent: api.NewUnsent(cfg.unsentBytesMax()),
+		unsent: api.NewUnsent(cfg.unsentBytesMax()), admission: newAdmission(cfg.requestTimeout(), api.NewErrors().Status(api.ErrTooManyRequests)),
 	}
 	s.revokeLagMax = cfg.applyLagMax
 	if cfg.enabled(FeaturePriorityRequest) {
@@ -271,7 +272,7 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal, every: revisionModePeriod}
 	runs := []func(context.Context) error{
-		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry,
+		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry, s.runAdmission,
 		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
 		compact.run, s.newDefragmenter().run, s.publish,
 	}

@@ -44,7 +44,7 @@ func TestTxnThatOneMemberLetIn(t *testing.T) {
 	if r := apply("a large number of operations", txn(many...)); r.Err != nil {
 		t.Errorf("a txn of 1000 operations that is in the log was refused: %v", r.Err)
 	}
-	members[1].restart() // from here on its memory was read from disk, the other's was not
+	members[1].restart()                                                                             // from here on its memory was read from disk, the other's was not
 	if r := apply("a large value", txn(put("large", strings.Repeat("x", 3<<20), 0))); r.Err != nil { // --max-request-bytes is 1.5 MiB elsewhere
 		t.Errorf("a value of 3 MiB that is in the log was refused: %v", r.Err)
 	}
