@@ -45,7 +45,6 @@ type admission struct {
 
 	underWay atomic.Int64
 	ended    atomic.Int64
-	refused  atomic.Int64
 	cost     atomic.Int64 // nanoseconds per request
 	delay    atomic.Int64 // nanoseconds until what is ready to run runs
 
@@ -65,7 +64,7 @@ func (a *admission) expected(underWay int64) time.Duration {
 	return time.Duration(underWay*a.cost.Load() + 2*a.delay.Load())
 }
 
-// refuses tells whether a request cannot be answered in time, and counts it.
+// refuses tells whether a request cannot be answered in time.
 func (a *admission) refuses(ctx context.Context) bool {
 	n := a.underWay.Load()
 	if n < admitAlways {
@@ -75,11 +74,7 @@ func (a *admission) refuses(ctx context.Context) bool {
 	if deadline, ok := ctx.Deadline(); ok {
 		left = min(left, time.Until(deadline))
 	}
-	if a.expected(n) <= left/2 {
-		return false
-	}
-	a.refused.Add(1)
-	return true
+	return a.expected(n) > left/2
 }
 
 // bounded tells which methods are refused when they come too late: what reads

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/internal/plant"
 	"github.com/kvorum/kvorum/mvcc"
 	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/raft/wal"
@@ -81,6 +82,9 @@ func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
 	at := mvcc.Applied{Index: uint64(e.Index), Term: uint64(e.Term)}
 	switch e.Kind {
 	case raft.EntryNormal:
+		if plant.Here(plant.SlowApply) {
+			time.Sleep(2 * time.Millisecond)
+		}
 		r := a.machine.Apply(at, e.Data)
 		if r.Token != nil {
 			// Before the index counts as applied: whoever waits for it wants the token.

@@ -38,6 +38,7 @@ type Options struct {
 	Size   int
 	Dir    string   // data directories go below it
 	Args   []string // for every member, after the usual ones
+	Env    []string // for every member, besides those of this process
 	Token  string   // initial cluster token; "" = DefaultToken
 	// Prepare, when given, fills m.Dir before a member of the new cluster starts, such as from a snapshot.
 	Prepare func(m *Member, initialCluster string) error
@@ -158,6 +159,7 @@ func (c *Cluster) Join(name string) (*Member, error) {
 func (c *Cluster) newMember(name string, clientPort, peerPort int) (*Member, error) {
 	m := &Member{
 		Name: name, Dir: filepath.Join(c.options.Dir, name+dirSuffix), Binary: c.options.Binary,
+		Env:       c.options.Env,
 		ClientURL: fmt.Sprintf("http://127.0.0.1:%d", clientPort), ListenPeer: fmt.Sprintf("http://127.0.0.1:%d", peerPort),
 	}
 	m.PeerURL = m.ListenPeer
