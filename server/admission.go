@@ -22,6 +22,8 @@ const (
 	// crowded, and long after. It is low: a guess must not refuse what would be
 	// served.
 	costUnknown = 100 * time.Microsecond
+	// costMemory is how long a measurement counts as much as the next.
+	costMemory = 250 * time.Millisecond
 	// costMax keeps a member whose disk hangs from believing that it never ends.
 	costMax = 100 * time.Millisecond
 )
@@ -111,21 +113,28 @@ func (a *admission) end() {
 	a.ended.Add(1)
 }
 
-// measure takes the time per request from what ended since the last time, if the
-// member was crowded all the while: else its callers set the pace.
+// measure takes the time per request from what ended since something ended last,
+// if the member was crowded all the while: else its callers set the pace. Answers
+// come in bursts, as the applier finishes whole batches, so a time in which nothing
+// ended counts together with the burst after it.
 func (a *admission) measure(now time.Time) {
-	ended := a.ended.Load()
+	ended, underWay := a.ended.Load(), a.underWay.Load()
 	n, took := ended-a.before, now.Sub(a.at)
 	was := a.crowded
-	a.crowded, a.at, a.before = a.underWay.Load() >= admitAlways, now, ended
+	a.crowded = underWay >= admitAlways
 	cost := time.Duration(a.cost.Load())
 	switch {
-	case !a.crowded:
-		cost += (costUnknown - cost) / 16
-	case was && n > 0:
-		cost += (took/time.Duration(n) - cost) / 4
-	case was: // nothing ended: it takes at least as long as there was nothing
-		cost += cost / 4
+	case !a.crowded || !was:
+		a.at, a.before = now, ended
+		if !a.crowded {
+			cost += (costUnknown - cost) / 16
+		}
+	case n > 0:
+		a.at, a.before = now, ended
+		weight := float64(took) / float64(took+costMemory)
+		cost += time.Duration(weight * float64(took/time.Duration(n)-cost))
+	default: // in this time everything should have ended, if it is more than was thought
+		cost = max(cost, took/time.Duration(underWay))
 	}
 	a.cost.Store(int64(min(cost, costMax)))
 	if !a.crowded {

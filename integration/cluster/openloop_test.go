@@ -89,6 +89,10 @@ func (c *tally) count(err error, mu *sync.Mutex) {
 			atomic.AddInt64(&c.refused, 1)
 			return
 		}
+		if strings.Contains(err.Error(), "etcdserver: request timed out") { // the member has noticed before the client
+			atomic.AddInt64(&c.late, 1)
+			return
+		}
 		atomic.AddInt64(&c.failed, 1)
 		mu.Lock()
 		c.example = err

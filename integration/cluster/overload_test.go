@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"os"
 	"testing"
 	"time"
 
@@ -17,8 +18,7 @@ const overloadRSSMax = 512 // MiB
 // If this fails, a cluster that is asked for more than it can do serves nobody:
 // it works on what nobody waits for any more, changes its leader, or loses leases.
 func TestOverload(t *testing.T) {
-	slow, err := build("kvorum-slow", "-tags", "planted")
-	check(t, err)
+	slow := slowBinary(t)
 	e := start(t, process.Options{Binary: slow, Size: 3, Env: []string{"KVORUM_PLANTED=slow-apply"}})
 	leader, term := e.leader(), e.mustStatus(e.leader()).RaftTerm
 	lease, err := e.client.Grant(e.ctx, 20)
@@ -41,7 +41,7 @@ func TestOverload(t *testing.T) {
 	if long() {
 		factors = []float64{1, 2, 5, 10}
 	}
-	peak := load.closed(e.ctx, 128, lasts)
+	peak := load.closed(e.ctx, 60, lasts)
 	t.Logf("peak: %s", peak)
 	for _, factor := range factors {
 		e.keepsGoodput(load, peak.goodput(), factor, lasts)
@@ -65,6 +65,17 @@ func TestOverload(t *testing.T) {
 	})
 	e.caughtUp(e.Members)
 	e.checkEqual()
+}
+
+// slowBinary is a server that plant.SlowApply can be put into.
+func slowBinary(t *testing.T) string {
+	t.Helper()
+	if path := os.Getenv("KVORUM_PLANTED_BIN"); path != "" {
+		return path
+	}
+	path, err := build("kvorum-planted", "-tags", "planted")
+	check(t, err)
+	return path
 }
 
 // keepsGoodput asks for factor times the peak. A machine that is short of
