@@ -51,6 +51,7 @@ type admission struct {
 	delay    atomic.Int64 // nanoseconds until what is ready to run runs
 
 	crowded bool      // owner: runAdmission; at the last measurement
+	known   bool      // owner: runAdmission; cost was measured, and not long ago
 	at      time.Time // owner: runAdmission; of the last measurement
 	before  int64     // owner: runAdmission; ended at that time
 }
@@ -128,10 +129,14 @@ func (a *admission) measure(now time.Time) {
 		a.at, a.before = now, ended
 		if !a.crowded {
 			cost += (costUnknown - cost) / 16
+			a.known = cost > 2*costUnknown
 		}
 	case n > 0:
 		a.at, a.before = now, ended
 		weight := float64(took) / float64(took+costMemory)
+		if !a.known { // the queue grows by all that is let in on a guess
+			a.known, weight = true, 1
+		}
 		cost += time.Duration(weight * float64(took/time.Duration(n)-cost))
 	default: // in this time everything should have ended, if it is more than was thought
 		cost = max(cost, took/time.Duration(underWay))
