@@ -78,6 +78,7 @@ type proposal struct {
 	data []byte
 	kind EntryKind
 	ctx  doner // its client: if gone, there is no need to propose
+	term Term  // 0, or only the leader of this term may append it
 }
 
 type doner interface{ Err() error }
@@ -159,6 +160,20 @@ func (c *core) step(m *raftpb.Message) {
 
 // canPropose reports whether proposals would be taken now; if not, they wait.
 func (c *core) canPropose() bool { return c.lead != 0 && !c.transferring }
+
+// dropForeign takes out what only the leader of another term might propose, and
+// returns what is left and the bytes that are not.
+func (c *core) dropForeign(ps []proposal) (left []proposal, bytes int) {
+	left = ps[:0]
+	for _, p := range ps {
+		if p.term != 0 && (c.role != Leader || p.term != c.term) {
+			bytes += p.bytes()
+			continue
+		}
+		left = append(left, p)
+	}
+	return left, bytes
+}
 
 // propose offers commands to the log of the leader, here or elsewhere, and
 // returns how many were taken; the others have to be offered again.

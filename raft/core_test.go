@@ -298,6 +298,11 @@ func TestReadRoundIDs(t *testing.T) {
 				t.Fatalf("answer to %x taken", bad)
 			}
 		}
+		for _, ctx := range old {
+			if r.answer(ctx) != nil {
+				t.Fatal("an answer of a round before was taken for one of this round")
+			}
+		}
 		if r.answer(a) != round { // the slow answer to the first question will do
 			t.Fatal("own answer not taken")
 		}

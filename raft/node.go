@@ -262,14 +262,15 @@ func (n *Node) propose(ps []proposal) []proposal {
 	if len(ps) == 0 {
 		return ps
 	}
+	all := ps
+	ps, bytes := n.core.dropForeign(ps)
 	taken := n.core.propose(ps)
-	bytes := 0
 	for _, p := range ps[:taken] {
 		bytes += p.bytes()
 	}
 	n.in.settle(bytes, ps[taken:])
-	clear(ps)
-	return ps[:0]
+	clear(all)
+	return all[:0]
 }
 
 // dropCancelled forgets queued proposals whose clients are gone, so that they
@@ -373,6 +374,14 @@ func (n *Node) publish(leaderChanged bool) {
 // only from Applies.
 func (n *Node) Propose(ctx context.Context, data []byte) error {
 	return n.propose1(ctx, proposal{data: data, kind: EntryNormal, ctx: ctx})
+}
+
+// ProposeInTerm is Propose for what only the leader of one term may decide: in
+// another term, or at a member that does not lead, the command is dropped
+// instead of being passed on to whoever leads now.
+func (n *Node) ProposeInTerm(ctx context.Context, data []byte, term Term) error {
+	must.True(term > 0, "proposal in term 0")
+	return n.propose1(ctx, proposal{data: data, kind: EntryNormal, ctx: ctx, term: term})
 }
 
 // ProposeConfChange queues a membership change. Only one may be on its way at a

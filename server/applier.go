@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/internal/plant"
 	"github.com/kvorum/kvorum/mvcc"
 	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/raft/wal"
@@ -84,6 +85,9 @@ func (a *applier) applyEntry(e raft.Entry) (state.Result, error) {
 	switch e.Kind {
 	case raft.EntryNormal:
 		crash.Here("beforeApplyOneEntryNormal")
+		if plant.Here(plant.SlowApply) {
+			time.Sleep(2 * time.Millisecond)
+		}
 		r := a.machine.Apply(at, e.Data)
 		if errors.Is(r.Err, mvcc.ErrCorrupt) {
 			// The other members carry the command out. To go on would make this one differ for good.
@@ -219,7 +223,7 @@ func (a *applier) promoteLeases(term raft.Term) {
 	if status.Leader != raft.MemberID(a.self) || status.Term != term {
 		return
 	}
-	a.leases.promote(a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
+	a.leases.promote(term, a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
 	if a.node.Leader() != raft.MemberID(a.self) {
 		a.leases.demote()
 	}

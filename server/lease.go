@@ -14,6 +14,7 @@ import (
 	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/state"
 )
@@ -63,6 +64,9 @@ func (s *Server) pauseForLeader(ctx context.Context) error {
 // revoked the renewal waits for the end of it. A lease that another member has
 // granted may not have been applied here yet.
 func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
+	if err := s.stillLeads(ctx); err != nil {
+		return 0, err
+	}
 	if !s.fastKeepAlive {
 		if err := s.catchUp(); err != nil {
 			return 0, err
@@ -99,6 +103,24 @@ func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
 			return 0, api.ErrStopped
 		}
 	}
+}
+
+// stillLeads asks a quorum whether this member leads if it has stood still since
+// it last asked: another may have been elected meanwhile and have ended leases
+// that are still kept here.
+func (s *Server) stillLeads(ctx context.Context) error {
+	pauses := s.node.Pauses(time.Now())
+	if !s.leading() || s.ledAfterPauses.Load() == pauses {
+		return nil
+	}
+	if _, err := s.readIndex(ctx); err != nil {
+		return err
+	}
+	if !s.leading() || s.leases.ledTerm() != s.node.Term() {
+		return api.ErrNotPrimaryLessor
+	}
+	s.ledAfterPauses.Store(pauses)
+	return nil
 }
 
 func (s *Server) renewAtLeader(ctx context.Context, id int64) (int64, error) {
@@ -259,8 +281,9 @@ func (s *Server) SortLeases(leases []state.Lease) {
 // runLeases revokes leases whose time is up, while this member leads.
 func (s *Server) runLeases(ctx context.Context) error {
 	every(ctx, leaseTick, func(now time.Time) {
-		for _, id := range s.leases.due(now, s.cfg.requestTimeout()) {
-			s.proposeRevoke(ctx, id)
+		ids, term := s.leases.due(now, s.cfg.requestTimeout())
+		for _, id := range ids {
+			s.proposeRevoke(ctx, id, term)
 		}
 	})
 	return nil
@@ -269,12 +292,17 @@ func (s *Server) runLeases(ctx context.Context) error {
 // proposeRevoke does not wait: the applier tells the keeper when the lease has
 // ended, and a revoke that was lost is due again later. It is made in the name of
 // root, who may delete the keys of any lease under any auth revision.
-func (s *Server) proposeRevoke(ctx context.Context, id int64) {
+//
+// Invariant: it takes effect only in the term in which the deadline was kept. A
+// leader that has stood still finds all its leases overdue when it wakes up; if
+// the revoke were passed on to the leader of by then, it would end leases that
+// this one knows to be renewed.
+func (s *Server) proposeRevoke(ctx context.Context, id int64, term raft.Term) {
 	r := pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: s.ids.next(), Username: state.RootUser}, LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}}
 	data, err := r.MarshalVT()
 	if err == nil {
 		s.metrics.LeasesExpired.Inc()
-		err = s.node.Propose(ctx, data)
+		err = s.node.ProposeInTerm(ctx, data, term)
 	}
 	if err != nil {
 		s.log.Warn("lease revoke was not proposed", "lease", fmt.Sprintf("%016x", id), "error", err.Error())

@@ -189,7 +189,7 @@ func TestCheckpointSurvivesRestart(t *testing.T) {
 // the lease ends early under the next leader.
 func TestRenewalWaitsForCheckpoint(t *testing.T) {
 	k := newLeaseKeeper()
-	k.promote([]leaseTerm{{id: 3, ttl: time.Hour, left: time.Minute, checkpointed: true}}, second(0), 0)
+	k.promote(1, []leaseTerm{{id: 3, ttl: time.Hour, left: time.Minute, checkpointed: true}}, second(0), 0)
 	k.granted(1, time.Hour, second(0))
 	k.granted(2, time.Minute, second(0))
 	if ids := k.checkpointable(10*time.Minute, second(10)); len(ids) != 1 || ids[0] != 1 {

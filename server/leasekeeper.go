@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/internal/plant"
+	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -25,6 +26,7 @@ const (
 type leaseKeeper struct {
 	mu      sync.Mutex
 	leading bool
+	term    raft.Term // that it leads, or has led
 	items   map[int64]*leaseItem
 	heap    leaseHeap
 
@@ -73,13 +75,14 @@ type leaseTerm struct {
 
 func newLeaseKeeper() *leaseKeeper { return &leaseKeeper{items: map[int64]*leaseItem{}} }
 
-// promote starts keeping deadlines for all leases. Every lease gets what it has
-// left plus extend; many leases are spread so that they do not all end at once.
-func (k *leaseKeeper) promote(leases []leaseTerm, now time.Time, extend time.Duration) {
+// promote starts keeping deadlines for all leases, in the term of the leader that
+// this member is. Every lease gets what it has left plus extend; many leases are
+// spread so that they do not all end at once.
+func (k *leaseKeeper) promote(term raft.Term, leases []leaseTerm, now time.Time, extend time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.clear()
-	k.leading = true
+	k.leading, k.term = true, term
 	for _, l := range leases {
 		k.set(l.id, l.ttl, now.Add(l.left+extend)).checkpointed = l.checkpointed
 	}
@@ -233,11 +236,11 @@ func (k *leaseKeeper) sort(leases []state.Lease) {
 }
 
 // due takes up to revokesPerTick leases whose time is up and marks them as
-// being revoked; one that is still there at now+retry is due again.
-func (k *leaseKeeper) due(now time.Time, retry time.Duration) []int64 {
+// being revoked; one that is still there at now+retry is due again. In another
+// term than the one returned, this says nothing.
+func (k *leaseKeeper) due(now time.Time, retry time.Duration) (ids []int64, term raft.Term) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	var ids []int64
 	for len(k.heap) > 0 && len(ids) < revokesPerTick && k.heap[0].isDue(now) {
 		item := k.heap[0]
 		ids = append(ids, item.id)
@@ -245,7 +248,14 @@ func (k *leaseKeeper) due(now time.Time, retry time.Duration) []int64 {
 		item.deadline = now.Add(retry)
 		heap.Fix(&k.heap, 0)
 	}
-	return ids
+	return ids, k.term
+}
+
+// ledTerm is the term of the deadlines that are kept here, or were last.
+func (k *leaseKeeper) ledTerm() raft.Term {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.term
 }
 
 // isDue tells whether the lease's time is up.

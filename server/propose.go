@@ -51,7 +51,7 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 	span.Int("entry_bytes", size)
 	now := time.Now()
 	w := s.waiters.add(id, now, now.Add(s.cfg.requestTimeout()), span)
-	if err := s.node.Propose(ctx, data); err != nil {
+	if err := s.hand(ctx, r, data); err != nil {
 		err = s.notProposed(id, w, err)
 		s.metrics.Requested(requestName(r), time.Since(now), err)
 		span.End(err)
@@ -65,6 +65,15 @@ func (s *Server) Propose(ctx context.Context, r *pb.InternalRaftRequest) (state.
 	}
 	s.metrics.Requested(name, time.Since(now), err)
 	return result, err
+}
+
+// hand gives a command to raft. What is left of leases is known only to the leader
+// of the term in which it keeps their deadlines.
+func (s *Server) hand(ctx context.Context, r *pb.InternalRaftRequest, data []byte) error {
+	if r.LeaseCheckpoint != nil {
+		return s.node.ProposeInTerm(ctx, data, max(1, s.leases.ledTerm()))
+	}
+	return s.node.Propose(ctx, data)
 }
 
 // requestName is the name of a command's kind, for one that was not applied:

@@ -251,6 +251,7 @@ func (s *Server) newGRPC() *grpc.Server {
 		grpc.MaxHeaderListSize(grpcHeaderBytesMax),
 		grpc.InitialWindowSize(streamWindowBytes),
 		grpc.InitialConnWindowSize(connWindowBytes),
+		grpc.InTapHandle(s.admission.tap),
 		grpc.NumStreamWorkers(streamWorkers),
 		grpc.MaxRecvMsgSize(int(s.cfg.MaxRequestBytes)+grpcOverheadBytes),
 		grpc.MaxSendMsgSize(1<<31-1),
@@ -269,7 +270,7 @@ func (s *Server) newGRPC() *grpc.Server {
 
 // interceptors are what every request passes, the outermost first.
 func (s *Server) interceptors(guard api.Guard) ([]grpc.UnaryServerInterceptor, []grpc.StreamServerInterceptor) {
-	unary := []grpc.UnaryServerInterceptor{s.metrics.RPCs.Unary, guard.Unary}
+	unary := []grpc.UnaryServerInterceptor{s.metrics.RPCs.Unary, s.admission.unary, guard.Unary}
 	stream := []grpc.StreamServerInterceptor{s.metrics.RPCs.Stream, guard.Stream}
 	if s.audit != nil {
 		unary = slices.Insert(unary, 1, s.audit.unary)

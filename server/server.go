@@ -57,6 +57,8 @@ type Server struct {
 	progress progress
 	leases   *leaseKeeper
 
+	ledAfterPauses atomic.Uint64 // Node.Pauses() when a quorum last said that this member leads
+
 	fastKeepAlive bool   // renewals do not wait for the applier
 	revokeLagMax  uint64 // as applyLagMax, of revokes
 
@@ -103,6 +105,7 @@ type Server struct {
 	ownDefrags      atomic.Int64 // automatic defragmentations under way
 	traffic         api.Traffic
 	unsent          *api.Unsent
+	admission       *admission
 }
 
 // New opens the data of a member, or makes it, and its sockets. Nothing is
@@ -123,6 +126,7 @@ func New(ctx context.Context, cfg Config, log *slog.Logger) (*Server, error) {
 		links:  &linkStats{trips: map[uint64]*tripStats{}}, started: time.Now(),
 		snapshots: make(chan takenSnapshot, 1), downgraded: make(chan struct{}, 1), stopping: make(chan struct{}),
 		unsent: api.NewUnsent(cfg.unsentBytesMax()), damage: newDamageSeen(),
+		admission: newAdmission(cfg.requestTimeout(), api.NewErrors().Status(api.ErrTooManyRequests)),
 	}
 	s.revokeLagMax = cfg.applyLagMax
 	if cfg.enabled(FeaturePriorityRequest) {
@@ -276,7 +280,7 @@ func (s *Server) start(ctx context.Context, group *errgroup.Group) {
 	keep, _ := parseRetention(s.cfg.AutoCompactionMode, s.cfg.AutoCompaction) // Validate has checked it
 	compact := &compactor{keep: keep, store: s.store, leading: s.leading, log: s.log, propose: s.proposeInternal, every: revisionModePeriod}
 	runs := []func(context.Context) error{
-		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry,
+		s.node.Run, s.store.Run, s.transport.Run, a.run, s.followLeader, s.runLeases, s.runCheckpoints, s.runExpiry, s.runAdmission,
 		s.runSnapshots, s.runPurge, s.runVersions, s.runDowngrade, s.runCorruptCheck, s.runCompactHashCheck,
 		compact.run, s.newDefragmenter().run, s.publish, s.runDamage, s.runScrub,
 	}

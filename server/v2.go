@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
@@ -59,10 +60,19 @@ func (m v2Member) ProposeAs(ctx context.Context, c state.Caller, r *pb.InternalR
 	if m.learner.Load() {
 		return state.Result{}, api.ErrLearnerRPC
 	}
+	if m.admission.refuses(ctx) {
+		return state.Result{}, v2http.ErrTooManyRequests
+	}
+	m.admission.underWay.Add(1)
+	defer m.admission.end()
 	if c != (state.Caller{}) {
 		ctx = api.WithCaller(ctx, c)
 	}
-	return m.Propose(ctx, r)
+	result, err := m.Propose(ctx, r)
+	if errors.Is(err, api.ErrTooManyRequests) {
+		err = v2http.ErrTooManyRequests
+	}
+	return result, err
 }
 
 // LogPosition implements v2http.Member.

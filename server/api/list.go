@@ -55,7 +55,7 @@ func (k KV) rangeOrList(ctx context.Context, r *pb.RangeRequest) (any, error) {
 		return nil, k.errors.Status(err)
 	}
 	if mayBeLarge(r) {
-		if err := k.limits.Unsent.begin(); err != nil {
+		if err := k.limits.Unsent.begin(ctx); err != nil {
 			return nil, k.errors.Status(err)
 		}
 		defer k.limits.Unsent.end()

@@ -110,7 +110,7 @@ func (s *Services) rangeBounded(ctx context.Context, r *pb.RangeRequest) (*pb.Ra
 	if !mayBeLarge(r) {
 		return s.rangeStore(r)
 	}
-	if err := s.limits.Unsent.begin(); err != nil {
+	if err := s.limits.Unsent.begin(ctx); err != nil {
 		return nil, err
 	}
 	defer s.limits.Unsent.end()

@@ -71,12 +71,21 @@ func (u *Unsent) full() bool {
 	return u.held.Load() > u.max
 }
 
-// begin admits one range; call end after it.
-func (u *Unsent) begin() error {
+// begin admits one range, unless its caller is gone by the time of its turn; call
+// end after it.
+func (u *Unsent) begin(ctx context.Context) error {
 	if u == nil {
 		return nil
 	}
-	u.slots <- struct{}{}
+	select {
+	case u.slots <- struct{}{}:
+	default:
+		select {
+		case u.slots <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	if u.full() { // by now those before it are counted
 		u.end()
 		return ErrTooManyRequests

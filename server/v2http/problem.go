@@ -69,7 +69,11 @@ type problem struct {
 	code  int
 	cause string
 	index uint64
+	busy  bool // the same request may be served later: 503
 }
+
+// ErrTooManyRequests is of a Member that cannot answer in time: come again later.
+var ErrTooManyRequests = errors.New("etcdserver: too many requests")
 
 // problemOf is the translation of errors; what is not known is the log's.
 func problemOf(err error) problem {
@@ -77,6 +81,8 @@ func problemOf(err error) problem {
 	switch {
 	case errors.As(err, &refused):
 		return problem{code: int(refused.Code), cause: refused.Cause, index: uint64(refused.Index)}
+	case errors.Is(err, ErrTooManyRequests):
+		return problem{code: codeRaft, cause: err.Error(), busy: true}
 	case isDenied(err):
 		return problem{code: codeUnauthorized, cause: "Insufficient credentials"}
 	case errors.Is(err, context.DeadlineExceeded): // there was no leader to take it
@@ -106,6 +112,9 @@ func (p problem) write(w http.ResponseWriter) {
 // reply is the answer that tells the problem; its body is appended to b.
 func (p problem) reply(b []byte) reply {
 	message, status := messageOf(p.code)
+	if p.busy {
+		status = http.StatusServiceUnavailable
+	}
 	b = append(b, `{"errorCode":`...)
 	b = strconv.AppendInt(b, int64(p.code), 10)
 	b = append(b, `,"message":`...)
