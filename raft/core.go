@@ -7,6 +7,7 @@ import (
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kvorum/kvorum/internal/must"
+	"github.com/kvorum/kvorum/internal/plant"
 )
 
 // Limits that Kvorum shares with etcd, so that mixed clusters behave alike.
@@ -292,6 +293,10 @@ func (c *core) turn() bool {
 	if c.soloDue() {
 		_ = c.rn.Campaign()
 	}
+	if plant.Here(plant.StaleRead) && !c.reads.idle() {
+		c.work.finish(c.reads.round, c.commit, nil)
+		c.reads.round = nil
+	}
 	if !c.reads.idle() && c.reads.firstID == 0 && c.mayRead() {
 		c.rn.ReadIndex(c.reads.ask())
 	}
@@ -315,7 +320,7 @@ func (c *core) sort(messages []*raftpb.Message) {
 	var votes []*raftpb.Message
 	for _, m := range messages {
 		switch {
-		case m.GetType() == raftpb.MsgVote:
+		case m.GetType() == raftpb.MsgVote && !plant.Here(plant.AskBeforeTerm):
 			votes = append(votes, m)
 		case m.GetTo() == raft.LocalAppendThread: // comes behind all votes
 			m.Responses = append(m.Responses, votes...)

@@ -108,7 +108,7 @@ func (a *applier) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, 
 	r := a.machine.ApplyConfChange(at, state.ConfChange{
 		ID: cc.ID, Kind: state.ConfChangeKind(cc.Kind), Member: state.MemberID(cc.Member), Context: cc.Context,
 	})
-	if r.Err != nil || (r.Skipped && at.Index <= a.bootApplied) {
+	if !r.TellRaft(at.Index, a.bootApplied) {
 		a.node.ApplyConfChange(nil)
 		return r, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 
 	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/internal/plant"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -186,6 +187,9 @@ func (l *Log) clearTail() error {
 	size, err := l.tail().Size()
 	if err != nil {
 		return fmt.Errorf("size of tail: %w", err)
+	}
+	if plant.Here(plant.TailKept) {
+		return l.tail().Sync()
 	}
 	if err := l.tail().Truncate(l.offset); err != nil {
 		return fmt.Errorf("clear tail: %w", err)
