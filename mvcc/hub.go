@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/kvorum/kvorum/internal/must"
+	"github.com/kvorum/kvorum/internal/plant"
 )
 
 // history is what watching needs of the store: the past.
@@ -85,11 +86,15 @@ func (h *hub) publish(rev Revision, events []*Event) {
 	defer h.mu.Unlock()
 	must.True(rev >= h.current, "published revision %d after %d", rev, h.current)
 	h.current = rev
+	told := events
+	if plant.Here(plant.SkipWatchEvent) {
+		told = h.withoutSome(events)
+	}
 	h.events += int64(len(events))
 	if h.index.size == 0 {
 		return
 	}
-	for _, e := range events {
+	for _, e := range told {
 		h.stage(e)
 	}
 	for _, ws := range h.touched {
@@ -118,6 +123,19 @@ func (h *hub) stage(e *Event) {
 			ws.stagedLast = at
 		}
 	}
+}
+
+// withoutSome is the planted bug SkipWatchEvent: one event in 200 is left out,
+// not the same one on every member.
+func (h *hub) withoutSome(events []*Event) []*Event {
+	const every = 200
+	var kept []*Event
+	for i, e := range events {
+		if (h.events+int64(i)+1)%every != 0 {
+			kept = append(kept, e)
+		}
+	}
+	return kept
 }
 
 // clearScratch drops the references of the last batch and keeps the memory,

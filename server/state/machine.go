@@ -5,6 +5,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/kvorum/kvorum/internal/plant"
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
@@ -164,6 +165,9 @@ func (m *Machine) Apply(at mvcc.Applied, data []byte) Result {
 	if res.Err = m.guard(caller, field, r); res.Err == nil {
 		m.execute(w, at, field, r, &res)
 	}
+	if plant.Here(plant.ApplyTwice) && res.Err == nil {
+		m.applyAgain(w, at, field, r)
+	}
 	if res.Err != nil {
 		res.Response = nil
 	}
@@ -187,6 +191,10 @@ func (m *Machine) guard(c Caller, field fieldNumber, r *pb.InternalRaftRequest) 
 func (m *Machine) execute(w *mvcc.Writer, at mvcc.Applied, field fieldNumber, r *pb.InternalRaftRequest, res *Result) {
 	switch field {
 	case fieldPut:
+		if plant.Here(plant.DropAcknowledged) && oneIn(100, at) {
+			res.Response = &pb.PutResponse{Header: header(w)}
+			return
+		}
 		m.put(w, r.Put, res)
 	case fieldTxn:
 		m.txn(w, r.Txn, res)
