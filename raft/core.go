@@ -2,6 +2,7 @@ package raft
 
 import (
 	"errors"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
@@ -78,6 +79,7 @@ type proposal struct {
 	data []byte
 	kind EntryKind
 	ctx  doner // its client: if gone, there is no need to propose
+	term Term  // 0, or the term that this member must lead, else it is dropped
 }
 
 type doner interface{ Err() error }
@@ -171,14 +173,30 @@ func (c *core) propose(ps []proposal) (taken int) {
 			}
 			n++
 		}
-		err := c.rn.Step(proposeMessage(c.id, ps[taken:taken+n]))
-		if errors.Is(err, raft.ErrProposalDropped) {
-			return taken
+		if current := c.current(ps[taken : taken+n]); len(current) > 0 {
+			err := c.rn.Step(proposeMessage(c.id, current))
+			if errors.Is(err, raft.ErrProposalDropped) {
+				return taken
+			}
+			must.NoError(err, "step proposals")
 		}
-		must.NoError(err, "step proposals")
 		taken += n
 	}
 	return taken
+}
+
+// current leaves out the proposals that count in one term only, unless this
+// member leads it. It asks the library, which knows of messages that came since
+// the last ready, and would send the proposals to another leader.
+func (c *core) current(ps []proposal) []proposal {
+	if plant.Here(plant.RevokeDeposed) || !slices.ContainsFunc(ps, func(p proposal) bool { return p.term != 0 }) {
+		return ps
+	}
+	led := Term(0)
+	if st := c.rn.BasicStatus(); st.RaftState == raft.StateLeader {
+		led = Term(st.GetTerm())
+	}
+	return slices.DeleteFunc(slices.Clone(ps), func(p proposal) bool { return p.term != 0 && p.term != led })
 }
 
 // proposeMessage is one message for all: the leader answers it with one append

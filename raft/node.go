@@ -343,6 +343,16 @@ func (n *Node) Propose(ctx context.Context, data []byte) error {
 	return n.propose1(ctx, proposal{data: data, kind: EntryNormal, ctx: ctx})
 }
 
+// ProposeIn queues a command that counts only while this member leads the given
+// term; otherwise it is dropped, and never given to another leader. It does not
+// wait. The error is as of Propose, or ErrNotLeader.
+func (n *Node) ProposeIn(ctx context.Context, term Term, data []byte) error {
+	if st := n.Status(); st.Role != Leader || st.Term != term {
+		return ErrNotLeader
+	}
+	return n.in.propose(proposal{data: data, kind: EntryNormal, ctx: ctx, term: term})
+}
+
 // ProposeConfChange queues a membership change. Only one may be on its way at a
 // time; the leader turns another into an empty entry, which the proposer
 // notices only by its change not coming.

@@ -211,7 +211,7 @@ func (a *applier) promoteLeases(term raft.Term) {
 	if status.Leader != raft.MemberID(a.self) || status.Term != term {
 		return
 	}
-	a.leases.promote(a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
+	a.leases.promoteIn(term, a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
 	if a.node.Leader() != raft.MemberID(a.self) {
 		a.leases.demote()
 	}

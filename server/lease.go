@@ -13,6 +13,7 @@ import (
 
 	"github.com/kvorum/kvorum/mvcc"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
+	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/api"
 	"github.com/kvorum/kvorum/server/state"
 )
@@ -257,22 +258,25 @@ func (s *Server) SortLeases(leases []state.Lease) {
 // runLeases revokes leases whose time is up, while this member leads.
 func (s *Server) runLeases(ctx context.Context) error {
 	every(ctx, leaseTick, func(now time.Time) {
-		for _, id := range s.leases.due(now, s.cfg.requestTimeout()) {
-			s.proposeRevoke(ctx, id)
+		term, ids := s.leases.dueIn(now, s.cfg.requestTimeout())
+		for _, id := range ids {
+			s.proposeRevoke(ctx, term, id)
 		}
 	})
 	return nil
 }
 
 // proposeRevoke does not wait: the applier tells the keeper when the lease has
-// ended, and a revoke that was lost is due again later. It is made in the name of
+// ended, and a revoke that was lost is due again later. It counts only while this
+// member leads the term in which it kept the deadline: the next leader may have
+// renewed the lease. It is made in the name of
 // root, who may delete the keys of any lease under any auth revision.
-func (s *Server) proposeRevoke(ctx context.Context, id int64) {
+func (s *Server) proposeRevoke(ctx context.Context, term raft.Term, id int64) {
 	r := pb.InternalRaftRequest{Header: &pb.RequestHeader{ID: s.ids.next(), Username: state.RootUser}, LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}}
 	data, err := r.MarshalVT()
 	if err == nil {
 		s.metrics.LeasesExpired.Inc()
-		err = s.node.Propose(ctx, data)
+		err = s.node.ProposeIn(ctx, term, data)
 	}
 	if err != nil {
 		s.log.Warn("lease revoke was not proposed", "lease", fmt.Sprintf("%016x", id), "error", err.Error())

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/kvorum/kvorum/internal/plant"
+	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -25,6 +26,7 @@ const (
 type leaseKeeper struct {
 	mu      sync.Mutex
 	leading bool
+	term    raft.Term // that this member leads, while leading
 	items   map[int64]*leaseItem
 	heap    leaseHeap
 
@@ -86,6 +88,23 @@ func (k *leaseKeeper) promote(leases []leaseTerm, now time.Time, extend time.Dur
 	if len(leases) > promoteSpreadFrom {
 		k.spread()
 	}
+}
+
+// promoteIn is promote by the leader of a term.
+func (k *leaseKeeper) promoteIn(term raft.Term, leases []leaseTerm, now time.Time, extend time.Duration) {
+	k.mu.Lock()
+	k.term = term
+	k.mu.Unlock()
+	k.promote(leases, now, extend)
+}
+
+// dueIn is due, and the term whose leader may revoke the leases: the next one
+// gives them their full time again.
+func (k *leaseKeeper) dueIn(now time.Time, retry time.Duration) (raft.Term, []int64) {
+	k.mu.Lock()
+	term := k.term
+	k.mu.Unlock()
+	return term, k.due(now, retry) // promoted in between: that one has given more time, and the term is too old
 }
 
 // spread moves deadlines later, in their order, until no second has more than

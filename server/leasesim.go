@@ -3,6 +3,7 @@ package server
 import (
 	"time"
 
+	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -15,8 +16,8 @@ type LeaseClock struct{ keeper *leaseKeeper }
 func NewLeaseClock() *LeaseClock { return &LeaseClock{newLeaseKeeper()} }
 
 // Promote starts keeping deadlines for all leases, as a new leader does.
-func (c *LeaseClock) Promote(leases []state.Lease, now time.Time, extend time.Duration) {
-	c.keeper.promote(termsOf(leases), now, extend)
+func (c *LeaseClock) Promote(term raft.Term, leases []state.Lease, now time.Time, extend time.Duration) {
+	c.keeper.promoteIn(term, termsOf(leases), now, extend)
 }
 
 // Demote forgets all deadlines.
@@ -42,7 +43,7 @@ func (c *LeaseClock) Renew(id int64, now time.Time) bool {
 }
 
 // Due takes the leases to revoke now; those that are still there after retry are
-// due again.
-func (c *LeaseClock) Due(now time.Time, retry time.Duration) []int64 {
-	return c.keeper.due(now, retry)
+// due again. They are to be proposed in the term.
+func (c *LeaseClock) Due(now time.Time, retry time.Duration) (raft.Term, []int64) {
+	return c.keeper.dueIn(now, retry)
 }

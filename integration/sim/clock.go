@@ -52,6 +52,12 @@ func (m *member) ticks() {
 // else revokes or checkpoints these.
 const leaseFirst = 1000
 
+// leasesKept is how many of them there are at a time.
+const leasesKept = 6
+
+// kept is one of the leases that clients keep alive.
+func (s *Sim) kept() int64 { return s.leases[s.rng.IntN(leasesKept)] }
+
 // promise is what the client of a lease may rely on.
 type promise struct {
 	ttl   time.Duration
@@ -63,8 +69,11 @@ type promise struct {
 // a new one.
 func (m *member) keep() {
 	s := m.sim
-	id := leaseFirst + s.rng.Int64N(6)
-	if p := s.promises[id]; p != nil && !p.ended {
+	id := s.kept()
+	if p := s.promises[id]; p != nil && p.ended {
+		s.leases[id%leasesKept] += leasesKept // no id is used twice
+		return
+	} else if p != nil {
 		m.renew(id, p)
 		return
 	}
@@ -97,15 +106,23 @@ func (s *Sim) atLeast(d time.Duration) time.Duration {
 // or when the goroutine that does gets on.
 func (m *member) expire() {
 	s := m.sim
-	for _, id := range m.leases.Due(m.now(), retryRevoke) {
-		data, request := s.encode(&pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}})
-		s.revokes[request] = true
-		m.due = append(m.due, data)
+	term, ids := m.leases.Due(m.now(), retryRevoke)
+	for _, id := range ids {
+		data, _ := s.encode(&pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}})
+		m.due = append(m.due, revoke{term, data})
 	}
 	if len(m.due) == 0 || s.chance(s.swarm.stall) {
 		return
 	}
-	m.due = m.due[m.node.Propose(m.due...):]
+	for len(m.due) > 0 && m.node.ProposeIn(m.due[0].term, m.due[0].data) == 1 {
+		m.due = m.due[1:]
+	}
+}
+
+// revoke is a command to end a lease, by the leader of a term.
+type revoke struct {
+	term raft.Term
+	data []byte
 }
 
 // followPromises keeps what clients may rely on, as entries are committed.
@@ -142,6 +159,6 @@ func (m *member) followLeader() {
 // promoteLeases starts the leases' clock as the applier of a server does.
 func (m *member) promoteLeases(term raft.Term) {
 	if st := m.node.Status(); st.Leader == m.id && st.Term == term {
-		m.leases.Promote(m.machine.Leases(), m.now(), time.Duration(m.sim.election)*tickEvery)
+		m.leases.Promote(term, m.machine.Leases(), m.now(), time.Duration(m.sim.election)*tickEvery)
 	}
 }

@@ -62,7 +62,7 @@ type run struct {
 
 	nextTick time.Time
 	leases   *server.LeaseClock
-	due      [][]byte // revokes to be proposed
+	due      []revoke // to be proposed
 }
 
 const (

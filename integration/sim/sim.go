@@ -66,7 +66,7 @@ type Sim struct {
 	counts  Counts
 
 	promises map[int64]*promise
-	revokes  map[uint64]bool // requests of lease keepers
+	leases   [leasesKept]int64 // ids
 	watchers []*watchClient
 }
 
@@ -85,7 +85,7 @@ func New(seed uint64, dir string) (*Sim, error) {
 	s := &Sim{
 		src: src, rng: mrand.New(src), dir: dir,
 		leaders: map[raft.Term]*run{}, written: map[[2]uint64]uint64{}, trace: fnv.New64a(),
-		promises: map[int64]*promise{}, revokes: map[uint64]bool{},
+		promises: map[int64]*promise{},
 	}
 	s.net = network{sim: s, cut: map[[2]raft.MemberID]bool{}}
 	s.swarm = drawSwarm(s.rng)
@@ -93,6 +93,9 @@ func New(seed uint64, dir string) (*Sim, error) {
 	s.election = pick(s.rng, 3, 5, 10)
 	s.keep = pick(s.rng, 1, 2, 5)
 	s.steps = pick(s.rng, 4000, 8000, 16000)
+	for i := range s.leases {
+		s.leases[(leaseFirst+i)%leasesKept] = int64(leaseFirst + i)
+	}
 	for range 4 {
 		s.watchers = append(s.watchers, s.newWatchClient())
 	}

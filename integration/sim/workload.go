@@ -71,7 +71,7 @@ func (s *Sim) drawPut() *pb.PutRequest {
 	case s.percent(25):
 		r.Lease = s.lease()
 	case s.percent(5):
-		r.Lease = leaseFirst + s.rng.Int64N(6)
+		r.Lease = s.kept()
 	case s.percent(5):
 		r.IgnoreValue, r.Value = true, nil
 	case s.percent(5):
