@@ -90,12 +90,18 @@ func (k *leaseKeeper) promote(leases []leaseTerm, now time.Time, extend time.Dur
 	}
 }
 
-// promoteIn is promote by the leader of a term.
+// promoteIn is promote by the leader of a term, once: a later empty entry of the
+// term (a membership change that the leader refused) changes nothing. Deadlines
+// that began anew would let a lease be renewed whose revoke is on its way. Only
+// the applier calls it.
 func (k *leaseKeeper) promoteIn(term raft.Term, leases []leaseTerm, now time.Time, extend time.Duration) {
 	k.mu.Lock()
+	known := k.leading && k.term == term && !plant.Here(plant.PromoteAgain)
 	k.term = term
 	k.mu.Unlock()
-	k.promote(leases, now, extend)
+	if !known {
+		k.promote(leases, now, extend)
+	}
 }
 
 // dueIn is due, and the term whose leader may revoke the leases: the next one
