@@ -5,7 +5,7 @@ SEED  ?=
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
-.PHONY: help build run test kubernetes check lint bench sim linear fuzz soak proto proto-check compat docs clean
+.PHONY: help build run test kubernetes check lint bench sim planted linear fuzz soak proto proto-check compat docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: build ## Kvorum beside a real etcd, in alternating rounds (BENCH_FLAGS=..
 
 sim: ## the seeded simulation; SEED=n replays one run
 	KVORUM_SEED=$(SEED) $(GO) test -count=1 -v -run Sim ./integration/sim ./raft
+
+planted: ## prove that the simulation catches bugs that are put in on purpose
+	KVORUM_SEEDS=2000 $(GO) test -count=1 -v -timeout 30m -tags planted -run Planted ./integration/sim
 
 linear: build ## linearizability under faults, checked with porcupine
 	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 30m ./integration/linear

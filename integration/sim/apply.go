@@ -101,6 +101,9 @@ func (m *member) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, e
 		m.node.ApplyConfChange(nil)
 		return r, m.checkVoters()
 	}
+	if at.Index <= m.bootApplied {
+		return r, fmt.Errorf("raft hears again of membership change %d; it was started with the members as of %d", at.Index, m.bootApplied)
+	}
 	conf := m.node.ApplyConfChange(&cc)
 	m.sim.counts.Conf++
 	if err := m.sim.truth.checkConf(at.Index, conf); err != nil {

@@ -60,6 +60,8 @@ type run struct {
 	wrong         error // found while the core was at work
 	voted         bool  // a vote or the question for one was sent since this was last asked
 
+	received bool  // a snapshot from the leader waits to be written
+
 	nextTick time.Time
 	leases   *server.LeaseClock
 	due      []revoke // to be proposed
@@ -75,6 +77,9 @@ type tracked struct {
 	*raft.DiskLog
 	last, synced raft.Index
 	owner        *member
+
+	term, syncedTerm uint64 // of the hard state
+	commit, snapshot uint64 // of the hard state; of the newest snapshot record
 }
 
 // Append implements raft.Log.
@@ -82,6 +87,9 @@ func (t *tracked) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	if n := len(entries); n > 0 {
 		t.synced = min(t.synced, raft.Index(entries[0].GetIndex()-1))
 		t.last = raft.Index(entries[n-1].GetIndex())
+	}
+	if hs != nil {
+		t.term, t.commit = hs.GetTerm(), hs.GetCommit()
 	}
 	if err := t.owner.sim.matches(entries); err != nil {
 		t.owner.wrong = err
@@ -109,6 +117,7 @@ func (s *Sim) matches(entries []*raftpb.Entry) error {
 // AppendSnapshot implements raft.Log.
 func (t *tracked) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
 	t.last = max(t.last, raft.Index(s.GetIndex()))
+	t.snapshot = max(t.snapshot, s.GetIndex())
 	return t.DiskLog.AppendSnapshot(s)
 }
 
@@ -117,7 +126,10 @@ func (t *tracked) Sync() error {
 	if err := t.DiskLog.Sync(); err != nil {
 		return err
 	}
-	t.synced = t.last
+	t.synced, t.syncedTerm = t.last, t.term
+	if t.commit < t.snapshot {
+		t.owner.wrong = fmt.Errorf("a restart would ignore the snapshot %d: the commit index on disk is %d", t.snapshot, t.commit)
+	}
 	return nil
 }
 
@@ -284,7 +296,11 @@ func (m *member) openLog(at wal.Snapshot) (raft.State, error) {
 		return start, fmt.Errorf("the database holds entry %d, the log ends at %d", start.Applied, start.Last())
 	}
 	// Open syncs the tail, so what it has read is on disk.
-	m.disk = tracked{raft.NewDiskLogOn(m.fs, log, snapDir), start.Last(), start.Last(), m}
+	term := contents.HardState.GetTerm()
+	m.disk = tracked{
+		DiskLog: raft.NewDiskLogOn(m.fs, log, snapDir), last: start.Last(), synced: start.Last(), owner: m,
+		term: term, syncedTerm: term, commit: contents.HardState.GetCommit(), snapshot: at.Index,
+	}
 	return start, nil
 }
 
@@ -356,7 +372,14 @@ func (m *member) write() error {
 	if m.node.Unwritten() == 0 {
 		return nil
 	}
-	if !s.calm && s.chance(s.swarm.atWrite) {
+	if m.received && !s.calm && s.swarm.inSnapshot > 0 {
+		if m.node.Unwritten() < 3 && s.chance(0.95) {
+			return nil // so that entries come into one write with the snapshot
+		}
+		if m.received = false; s.chance(0.5) {
+			m.fs.StopAt(3 + s.rng.IntN(8))
+		}
+	} else if !s.calm && s.chance(s.swarm.atWrite) {
 		m.fs.StopAt(1 + s.rng.IntN(4)) // where a crash tells most
 	} else {
 		m.breakDisk(4)

@@ -39,6 +39,9 @@ func (n *network) send(m *member, messages []*raft.Message) {
 		switch msg.GetType() {
 		case raftpb.MsgVote, raftpb.MsgVoteResp:
 			m.voted = true
+			if msg.GetTerm() > m.disk.syncedTerm && !msg.GetReject() {
+				m.wrong = fmt.Errorf("a vote, or the question for one, of term %d is sent; the log is synced in term %d", msg.GetTerm(), m.disk.syncedTerm)
+			}
 		}
 		if to := raft.MemberID(msg.GetTo()); m.links[to] {
 			n.post(m, msg, nil)
@@ -125,6 +128,7 @@ func (n *network) arrive(e envelope, to *member, lost bool) error {
 			return err
 		}
 	}
+	to.received = to.received || e.body != nil
 	to.links[e.from] = true // as the transport learns from the stream's headers
 	to.node.Step(msg)
 	return to.act()
