@@ -2,6 +2,7 @@
 SHELL := /bin/bash -o pipefail
 GO    ?= go
 SEED  ?=
+SOAK  ?= 20m
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
@@ -51,8 +52,8 @@ linear: build ## linearizability under faults, checked with porcupine
 fuzz: ## every fuzz target for FUZZTIME (default 30s) each
 	@./integration/fuzz.sh $(or $(FUZZTIME),30s)
 
-soak: build ## the long runs: ten minutes of kill -9 under load, many simulation seeds
-	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 120m ./integration/cluster ./integration/sim ./raft ./mvcc
+soak: build planted ## the long runs: kill -9 under load, simulation of fresh seeds for SOAK (default 20m)
+	KVORUM_LONG=1 SOAK=$(SOAK) $(GO) test -count=1 -v -timeout 24h ./integration/cluster ./integration/sim ./raft ./mvcc
 
 proto: ## generate the Go code of proto/ from the .proto files
 	$(PROTO_TOOL) buf generate

@@ -60,7 +60,7 @@ type run struct {
 	wrong         error // found while the core was at work
 	voted         bool  // a vote or the question for one was sent since this was last asked
 
-	received bool  // a snapshot from the leader waits to be written
+	received bool // a snapshot from the leader waits to be written
 
 	nextTick time.Time
 	leases   *server.LeaseClock
@@ -90,6 +90,9 @@ func (t *tracked) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 	}
 	if hs != nil {
 		t.term, t.commit = hs.GetTerm(), hs.GetCommit()
+		if t.commit < t.snapshot {
+			t.owner.wrong = fmt.Errorf("a restart would ignore the snapshot %d: the commit index behind it is %d", t.snapshot, t.commit)
+		}
 	}
 	if err := t.owner.sim.matches(entries); err != nil {
 		t.owner.wrong = err
@@ -127,9 +130,6 @@ func (t *tracked) Sync() error {
 		return err
 	}
 	t.synced, t.syncedTerm = t.last, t.term
-	if t.commit < t.snapshot {
-		t.owner.wrong = fmt.Errorf("a restart would ignore the snapshot %d: the commit index on disk is %d", t.snapshot, t.commit)
-	}
 	return nil
 }
 
