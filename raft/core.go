@@ -189,7 +189,7 @@ func (c *core) propose(ps []proposal) (taken int) {
 // member leads it. It asks the library, which knows of messages that came since
 // the last ready, and would send the proposals to another leader.
 func (c *core) current(ps []proposal) []proposal {
-	if plant.Here(plant.RevokeDeposed) || !slices.ContainsFunc(ps, func(p proposal) bool { return p.term != 0 }) {
+	if !slices.ContainsFunc(ps, func(p proposal) bool { return p.term != 0 }) {
 		return ps
 	}
 	led := Term(0)

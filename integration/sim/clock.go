@@ -111,7 +111,7 @@ func (m *member) expire() {
 		data, _ := s.encode(&pb.InternalRaftRequest{LeaseRevoke: &pb.LeaseRevokeRequest{ID: id}})
 		m.due = append(m.due, revoke{term, data})
 	}
-	if len(m.due) == 0 || s.chance(s.swarm.stall) {
+	if len(m.due) == 0 || m.stuck || s.chance(s.swarm.stall) {
 		return
 	}
 	for len(m.due) > 0 && m.node.ProposeIn(m.due[0].term, m.due[0].data) == 1 {
@@ -151,7 +151,7 @@ func (s *Sim) followPromises(res state.Result) error {
 // followLeader forgets the deadlines once another leads, at once or when the
 // goroutine that does gets on.
 func (m *member) followLeader() {
-	if m.node.Status().Leader != m.id && !m.sim.chance(m.sim.swarm.stall) {
+	if m.node.Status().Leader != m.id && !m.stuck && !m.sim.chance(m.sim.swarm.stall) {
 		m.leases.Demote()
 	}
 }

@@ -30,6 +30,7 @@ type member struct {
 	disk    tracked   // what is known of the log on disk
 	removed bool      // out of the cluster, for good
 	slow    bool      // the disk hardly works at the moment
+	stuck   bool      // the goroutines for leases do not get on at the moment
 	pace    float64   // how fast its clock runs
 	haste   float64   // how soon it starts again: chance per step
 	*run              // nil: down

@@ -23,7 +23,7 @@ func TestSimulationCatchesPlantedBugs(t *testing.T) {
 	for _, bug := range []plant.Bug{
 		plant.VoteUnsynced, plant.AskBeforeTerm, plant.AnswerUnsynced, plant.CommitBelowSnapshot, plant.TailKept, plant.TailTrusted,
 		plant.ConfChangeTwice, plant.DropAcknowledged, plant.ApplyTwice, plant.SkipWatchEvent, plant.StaleRead, plant.ExpireEarly,
-		plant.RevokeDeposed, plant.PromoteAgain,
+		plant.PromoteAgain,
 	} {
 		if only := os.Getenv("KVORUM_BUG"); only != "" && only != string(bug) {
 			continue

@@ -207,6 +207,7 @@ func (s *Sim) weather() {
 		if m.slow = s.chance(s.swarm.slow); m.slow {
 			s.counts.SlowDisks++
 		}
+		m.stuck = s.chance(s.swarm.stall)
 	}
 	cuts, islands := s.chance(s.swarm.cuts), s.chance(s.swarm.islands)
 	side := map[raft.MemberID]bool{}
@@ -351,7 +352,7 @@ func (s *Sim) heal() error {
 	probe := uint64(0)
 	for round := range 3000 {
 		for _, m := range s.members {
-			m.slow = false
+			m.slow, m.stuck = false, false
 			if err := m.calmRound(round); err != nil {
 				return fmt.Errorf("after healing: member %d: %w\n%s", m.id, err, s.describe())
 			}

@@ -20,7 +20,6 @@ const (
 	CommitBelowSnapshot Bug = "commit-below-snapshot" // a snapshot record is written without a commit index that covers it
 	TailKept            Bug = "tail-kept"             // what lies behind the last record is not cleared when a log is opened
 	TailTrusted         Bug = "tail-trusted"          // what a process finds in the log is taken for durable
-	RevokeDeposed       Bug = "revoke-deposed"        // who led once revokes leases through the new leader
 	PromoteAgain        Bug = "promote-again"         // a leader gives all leases their time anew in the middle of its term
 	ConfChangeTwice     Bug = "conf-change-twice"     // raft hears again of a membership change that it was started with
 	AnswerUnsynced      Bug = "answer-unsynced"       // entries are acknowledged to the leader before they are durable
