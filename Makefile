@@ -2,6 +2,7 @@
 SHELL := /bin/bash -o pipefail
 GO    ?= go
 SEED  ?=
+SOAK  ?= 1h
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
@@ -52,7 +53,7 @@ planted: ## bugs put in on purpose must be caught, by processes under faults and
 	KVORUM_SEEDS=2000 $(GO) test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim
 
 soak: build ## faults and simulation for SOAK (default 1h), then planted bugs and long tests; figures at the end
-	KVORUM_BIN=$(CURDIR)/bin/kvorum GO=$(GO) ./integration/soak.sh $(or $(SOAK),1h) $(or $(SOAK_DIR),soak)
+	KVORUM_BIN=$(CURDIR)/bin/kvorum GO=$(GO) ./integration/soak.sh $(SOAK) $(or $(SOAK_DIR),soak)
 
 proto: ## generate the Go code of proto/ from the .proto files
 	$(PROTO_TOOL) buf generate

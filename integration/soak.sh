@@ -24,8 +24,8 @@ wait $sim || { echo "FAIL: integration/sim or raft, see $dir/sim.log"; failed=1;
 
 KVORUM_SEEDS=2000 $GO test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim >"$dir/planted.log" 2>&1 ||
   { echo "FAIL: a planted bug was not caught, see $dir/planted.log"; failed=1; }
-KVORUM_LONG=1 $GO test -count=1 -v -timeout 120m ./integration/cluster ./mvcc >"$dir/others.log" 2>&1 ||
-  { echo "FAIL: integration/cluster or mvcc, see $dir/others.log"; failed=1; }
+KVORUM_LONG=1 $GO test -count=1 -v -timeout 180m ./integration/cluster ./integration/power ./mvcc >"$dir/others.log" 2>&1 ||
+  { echo "FAIL: integration/cluster, power or mvcc, see $dir/others.log"; failed=1; }
 
 echo
 cat "$dir/linear.txt"

@@ -2,12 +2,14 @@ package raft
 
 import (
 	"errors"
+	"slices"
 
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/internal/must"
+	"github.com/kvorum/kvorum/internal/plant"
 )
 
 // Limits that Kvorum shares with etcd, so that mixed clusters behave alike.
@@ -78,7 +80,7 @@ type proposal struct {
 	data []byte
 	kind EntryKind
 	ctx  doner // its client: if gone, there is no need to propose
-	term Term  // 0, or only the leader of this term may append it
+	term Term  // 0, or the term that this member must lead, else it is dropped
 }
 
 type doner interface{ Err() error }
@@ -161,20 +163,6 @@ func (c *core) step(m *raftpb.Message) {
 // canPropose reports whether proposals would be taken now; if not, they wait.
 func (c *core) canPropose() bool { return c.lead != 0 && !c.transferring }
 
-// dropForeign takes out what only the leader of another term might propose, and
-// returns what is left and the bytes that are not.
-func (c *core) dropForeign(ps []proposal) (left []proposal, bytes int) {
-	left = ps[:0]
-	for _, p := range ps {
-		if p.term != 0 && (c.role != Leader || p.term != c.term) {
-			bytes += p.bytes()
-			continue
-		}
-		left = append(left, p)
-	}
-	return left, bytes
-}
-
 // propose offers commands to the log of the leader, here or elsewhere, and
 // returns how many were taken; the others have to be offered again.
 func (c *core) propose(ps []proposal) (taken int) {
@@ -186,14 +174,30 @@ func (c *core) propose(ps []proposal) (taken int) {
 			}
 			n++
 		}
-		err := c.rn.Step(proposeMessage(c.id, ps[taken:taken+n]))
-		if errors.Is(err, raft.ErrProposalDropped) {
-			return taken
+		if current := c.current(ps[taken : taken+n]); len(current) > 0 {
+			err := c.rn.Step(proposeMessage(c.id, current))
+			if errors.Is(err, raft.ErrProposalDropped) {
+				return taken
+			}
+			must.NoError(err, "step proposals")
 		}
-		must.NoError(err, "step proposals")
 		taken += n
 	}
 	return taken
+}
+
+// current leaves out the proposals that count in one term only, unless this
+// member leads it. It asks the library, which knows of messages that came since
+// the last ready, and would send the proposals to another leader.
+func (c *core) current(ps []proposal) []proposal {
+	if !slices.ContainsFunc(ps, func(p proposal) bool { return p.term != 0 }) {
+		return ps
+	}
+	led := Term(0)
+	if st := c.rn.BasicStatus(); st.RaftState == raft.StateLeader {
+		led = Term(st.GetTerm())
+	}
+	return slices.DeleteFunc(slices.Clone(ps), func(p proposal) bool { return p.term != 0 && p.term != led })
 }
 
 // proposeMessage is one message for all: the leader answers it with one append
@@ -310,6 +314,10 @@ func (c *core) turn() bool {
 	if c.soloDue() {
 		_ = c.rn.Campaign()
 	}
+	if plant.Here(plant.StaleRead) && !c.reads.idle() {
+		c.work.finish(c.reads.round, c.commit, nil)
+		c.reads.round = nil
+	}
 	if !c.reads.idle() && c.reads.firstID == 0 && c.mayRead() {
 		c.rn.ReadIndex(c.reads.ask())
 	}
@@ -333,7 +341,7 @@ func (c *core) sort(messages []*raftpb.Message) {
 	var votes []*raftpb.Message
 	for _, m := range messages {
 		switch {
-		case m.GetType() == raftpb.MsgVote:
+		case m.GetType() == raftpb.MsgVote && !plant.Here(plant.AskBeforeTerm):
 			votes = append(votes, m)
 		case m.GetTo() == raft.LocalAppendThread: // comes behind all votes
 			m.Responses = append(m.Responses, votes...)

@@ -262,15 +262,14 @@ func (n *Node) propose(ps []proposal) []proposal {
 	if len(ps) == 0 {
 		return ps
 	}
-	all := ps
-	ps, bytes := n.core.dropForeign(ps)
 	taken := n.core.propose(ps)
+	bytes := 0
 	for _, p := range ps[:taken] {
 		bytes += p.bytes()
 	}
 	n.in.settle(bytes, ps[taken:])
-	clear(all)
-	return all[:0]
+	clear(ps)
+	return ps[:0]
 }
 
 // dropCancelled forgets queued proposals whose clients are gone, so that they

@@ -75,12 +75,18 @@ func (s *Stepper) Step(m *Message) { s.core.step(m) }
 
 // Propose offers commands to the log and returns how many were taken.
 func (s *Stepper) Propose(commands ...[]byte) (taken int) {
+	return s.ProposeIn(0, commands...)
+}
+
+// ProposeIn offers commands that count in one term, as Node.ProposeIn does, and
+// returns how many were taken or dropped.
+func (s *Stepper) ProposeIn(term Term, commands ...[]byte) (taken int) {
 	if !s.core.canPropose() {
 		return 0
 	}
 	ps := make([]proposal, len(commands))
 	for i, data := range commands {
-		ps[i] = proposal{data: data, kind: EntryNormal}
+		ps[i] = proposal{data: data, kind: EntryNormal, term: term}
 	}
 	return s.core.propose(ps)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/kvorum/kvorum/internal/crash"
 	"github.com/kvorum/kvorum/internal/must"
+	"github.com/kvorum/kvorum/internal/plant"
 )
 
 // Log is the durable log of one member, driven by the writer alone. After an
@@ -125,11 +126,12 @@ func (w *writer) append(it writeItem) (mustSync bool, err error) {
 			}
 		}
 		w.pending = append(w.pending, entries...)
-		mustSync = true
+		mustSync = mustSync || !plant.Here(plant.AnswerUnsynced)
 	}
 	if m.GetTerm() != 0 || m.GetVote() != 0 || m.GetCommit() != 0 {
-		mustSync = mustSync || m.GetTerm() != w.term || m.GetVote() != w.vote
-		w.term, w.vote, w.commit = m.GetTerm(), m.GetVote(), max(m.GetCommit(), w.snapshot)
+		decisive := m.GetTerm() != w.term || m.GetVote() != w.vote
+		mustSync = mustSync || decisive && !plant.Here(plant.VoteUnsynced)
+		w.term, w.vote, w.commit = m.GetTerm(), m.GetVote(), max(m.GetCommit(), w.covered())
 		w.hard = w.hardState()
 	}
 	for _, answer := range m.GetResponses() {
@@ -162,8 +164,16 @@ func (w *writer) record(s *raftpb.SnapshotMetadata) error {
 	if err := w.log.AppendSnapshot(s); err != nil {
 		return err
 	}
-	w.commit = max(w.commit, w.snapshot)
+	w.commit = max(w.commit, w.covered())
 	return w.log.Append(w.hardState(), nil)
+}
+
+// covered is what no commit index may be written below.
+func (w *writer) covered() uint64 {
+	if plant.Here(plant.CommitBelowSnapshot) {
+		return 0
+	}
+	return w.snapshot
 }
 
 func (w *writer) hardState() *raftpb.HardState {

@@ -120,7 +120,7 @@ func (a *applier) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, 
 	r := a.machine.ApplyConfChange(at, state.ConfChange{
 		ID: cc.ID, Kind: state.ConfChangeKind(cc.Kind), Member: state.MemberID(cc.Member), Context: cc.Context,
 	})
-	if r.Err != nil || (r.Skipped && at.Index <= a.bootApplied) {
+	if !r.TellRaft(at.Index, a.bootApplied) {
 		a.node.ApplyConfChange(nil)
 		return r, nil
 	}
@@ -223,7 +223,7 @@ func (a *applier) promoteLeases(term raft.Term) {
 	if status.Leader != raft.MemberID(a.self) || status.Term != term {
 		return
 	}
-	a.leases.promote(term, a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
+	a.leases.promoteIn(term, a.leaseTerms(), time.Now(), a.cfg.electionTimeout())
 	if a.node.Leader() != raft.MemberID(a.self) {
 		a.leases.demote()
 	}

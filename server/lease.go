@@ -310,8 +310,9 @@ func (s *Server) proposeRevoke(ctx context.Context, id int64, term raft.Term) {
 }
 
 // leaseTerms is every lease as the keeper needs it, from the replicated state.
-func (s *Server) leaseTerms() []leaseTerm {
-	leases := s.machine.Leases()
+func (s *Server) leaseTerms() []leaseTerm { return termsOf(s.machine.Leases()) }
+
+func termsOf(leases []state.Lease) []leaseTerm {
 	terms := make([]leaseTerm, len(leases))
 	for i, l := range leases {
 		ttl := time.Duration(l.TTL) * time.Second

@@ -91,6 +91,19 @@ func (k *leaseKeeper) promote(term raft.Term, leases []leaseTerm, now time.Time,
 	}
 }
 
+// promoteIn is promote by the leader of a term, once: a later empty entry of the
+// term (a membership change that the leader refused) changes nothing. Deadlines
+// that began anew would let a lease be renewed whose revoke is on its way. Only
+// the applier calls it.
+func (k *leaseKeeper) promoteIn(term raft.Term, leases []leaseTerm, now time.Time, extend time.Duration) {
+	k.mu.Lock()
+	known := k.leading && k.term == term && !plant.Here(plant.PromoteAgain)
+	k.mu.Unlock()
+	if !known {
+		k.promote(term, leases, now, extend)
+	}
+}
+
 // spread moves deadlines later, in their order, until no second has more than
 // promotePerSecond of them.
 func (k *leaseKeeper) spread() {

@@ -21,7 +21,7 @@ func (m *member) apply() error {
 			return nil
 		}
 		m.pos = 0
-		if m.sim.chance(0.2) {
+		if m.sim.chance(0.2 + m.sim.swarm.stall) {
 			return nil // the rest of the world goes on before it begins
 		}
 	}
@@ -66,6 +66,9 @@ func (m *member) applyEntry(e raft.Entry) error {
 		res, err = m.applyConfChange(at, e)
 	} else {
 		res = m.machine.Apply(at, e.Data)
+		if len(e.Data) == 0 {
+			m.promoteLeases(e.Term)
+		}
 	}
 	if err != nil {
 		return err
@@ -94,13 +97,28 @@ func (m *member) applyConfChange(at mvcc.Applied, e raft.Entry) (state.Result, e
 	}
 	m.confIndex = at.Index
 	r := m.machine.ApplyConfChange(at, stateChange(cc))
-	if r.Err != nil || r.Skipped && at.Index <= m.bootApplied {
+	if !r.TellRaft(at.Index, m.bootApplied) {
 		m.node.ApplyConfChange(nil)
-		return r, nil //nolint:nilerr // refused: a result, not a failure
+		return r, m.checkVoters()
+	}
+	if at.Index <= m.bootApplied {
+		return r, fmt.Errorf("raft hears again of membership change %d; it was started with the members as of %d", at.Index, m.bootApplied)
 	}
 	conf := m.node.ApplyConfChange(&cc)
 	m.sim.counts.Conf++
-	return r, m.sim.truth.checkConf(at.Index, conf)
+	if err := m.sim.truth.checkConf(at.Index, conf); err != nil {
+		return r, err
+	}
+	return r, m.checkVoters()
+}
+
+// checkVoters compares the members that raft counts with those of the state.
+func (m *member) checkVoters() error {
+	have, want := confText(m.node.ApplyConfChange(nil)), confText(raftConf(m.machine.ConfState()))
+	if have != want {
+		return fmt.Errorf("raft counts the members %s, the state has %s", have, want)
+	}
+	return nil
 }
 
 func stateChange(cc raft.ConfChange) state.ConfChange {
@@ -115,9 +133,15 @@ func (m *member) publish() {
 	results := m.results
 	m.results = nil
 	for _, a := range results {
-		if a.res.RequestID != 0 && m.waiting[a.res.RequestID] {
+		for _, change := range a.res.Leases {
+			m.leases.Follow(change, m.now())
+		}
+		if asked, waits := m.waiting[a.res.RequestID]; waits {
 			delete(m.waiting, a.res.RequestID)
 			m.sim.acknowledge(a)
+			if err := checkAnswer(m.store, asked, a.res); err != nil {
+				m.wrong = err
+			}
 		}
 		if a.res.Member != nil && m.followMember(*a.res.Member) {
 			return

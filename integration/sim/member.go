@@ -4,16 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"go.etcd.io/raft/v3/raftpb"
 
 	"github.com/kvorum/kvorum/mvcc"
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/raft/wal"
 	"github.com/kvorum/kvorum/raft/wal/memfs"
+	"github.com/kvorum/kvorum/server"
 	"github.com/kvorum/kvorum/server/state"
 )
 
@@ -26,6 +30,8 @@ type member struct {
 	disk    tracked   // what is known of the log on disk
 	removed bool      // out of the cluster, for good
 	slow    bool      // the disk hardly works at the moment
+	stuck   bool      // the goroutines for leases do not get on at the moment
+	pace    float64   // how fast its clock runs
 	haste   float64   // how soon it starts again: chance per step
 	*run              // nil: down
 }
@@ -49,10 +55,17 @@ type run struct {
 
 	snapshotIndex uint64
 	taken         *takenSnapshot
-	sends         []*raft.Message // MsgSnap without a body
-	waiting       map[uint64]bool // requests proposed here
+	sends         []*raft.Message                    // MsgSnap without a body
+	waiting       map[uint64]*pb.InternalRaftRequest // proposed here; nil for membership changes
 	reads         []pendingRead
 	wrong         error // found while the core was at work
+	voted         bool  // a vote or the question for one was sent since this was last asked
+
+	received bool // a snapshot from the leader waits to be written
+
+	nextTick time.Time
+	leases   *server.LeaseClock
+	due      []revoke // to be proposed
 }
 
 const (
@@ -64,6 +77,10 @@ const (
 type tracked struct {
 	*raft.DiskLog
 	last, synced raft.Index
+	owner        *member
+
+	term, syncedTerm uint64 // of the hard state
+	commit, snapshot uint64 // of the hard state; of the newest snapshot record
 }
 
 // Append implements raft.Log.
@@ -72,12 +89,39 @@ func (t *tracked) Append(hs *raftpb.HardState, entries []*raftpb.Entry) error {
 		t.synced = min(t.synced, raft.Index(entries[0].GetIndex()-1))
 		t.last = raft.Index(entries[n-1].GetIndex())
 	}
+	if hs != nil {
+		t.term, t.commit = hs.GetTerm(), hs.GetCommit()
+		if t.commit < t.snapshot {
+			t.owner.wrong = fmt.Errorf("a restart would ignore the snapshot %d: the commit index behind it is %d", t.snapshot, t.commit)
+		}
+	}
+	if err := t.owner.sim.matches(entries); err != nil {
+		t.owner.wrong = err
+	}
 	return t.DiskLog.Append(hs, entries)
+}
+
+// matches checks that an entry is the same in every log that has its index and
+// term.
+func (s *Sim) matches(entries []*raftpb.Entry) error {
+	for _, e := range entries {
+		at := [2]uint64{e.GetIndex(), e.GetTerm()}
+		digest := fnv.New64a()
+		digest.Write([]byte{byte(e.GetType())})
+		digest.Write(e.GetData())
+		sum := digest.Sum64()
+		if other, known := s.written[at]; known && other != sum {
+			return fmt.Errorf("entry %d of term %d is %q here, and something else in another log", at[0], at[1], e.GetData())
+		}
+		s.written[at] = sum
+	}
+	return nil
 }
 
 // AppendSnapshot implements raft.Log.
 func (t *tracked) AppendSnapshot(s *raftpb.SnapshotMetadata) error {
 	t.last = max(t.last, raft.Index(s.GetIndex()))
+	t.snapshot = max(t.snapshot, s.GetIndex())
 	return t.DiskLog.AppendSnapshot(s)
 }
 
@@ -86,7 +130,7 @@ func (t *tracked) Sync() error {
 	if err := t.DiskLog.Sync(); err != nil {
 		return err
 	}
-	t.synced = t.last
+	t.synced, t.syncedTerm = t.last, t.term
 	return nil
 }
 
@@ -133,13 +177,16 @@ func (m *member) comeUp() error {
 // start is what the bootstrap of a server does with a directory that has a log.
 func (m *member) start(remotes []state.Member) error {
 	s := m.sim
-	if !s.calm && s.chance(0.1*s.faults) {
+	if !s.calm && s.chance(s.swarm.atStart) {
 		m.fs.StopAt(1 + s.rng.IntN(60))
+	} else {
+		m.breakDisk(60)
 	}
 	err := m.boot()
-	if errors.Is(err, memfs.ErrCrashed) {
-		return m.crash(true)
+	if broken(err) {
+		return m.dead(err)
 	}
+	m.fs.FailAt(0, nil)
 	if err != nil {
 		return fmt.Errorf("member %d does not start: %w", m.id, err)
 	}
@@ -157,7 +204,7 @@ func (m *member) start(remotes []state.Member) error {
 }
 
 func (m *member) boot() error {
-	m.run = &run{links: map[raft.MemberID]bool{}, waiting: map[uint64]bool{}}
+	m.run = &run{links: map[raft.MemberID]bool{}, waiting: map[uint64]*pb.InternalRaftRequest{}, leases: server.NewLeaseClock()}
 	if _, err := wal.CleanSnapDir(m.fs, snapDir); err != nil {
 		return err
 	}
@@ -250,7 +297,11 @@ func (m *member) openLog(at wal.Snapshot) (raft.State, error) {
 		return start, fmt.Errorf("the database holds entry %d, the log ends at %d", start.Applied, start.Last())
 	}
 	// Open syncs the tail, so what it has read is on disk.
-	m.disk = tracked{raft.NewDiskLogOn(m.fs, log, snapDir), start.Last(), start.Last()}
+	term := contents.HardState.GetTerm()
+	m.disk = tracked{
+		DiskLog: raft.NewDiskLogOn(m.fs, log, snapDir), last: start.Last(), synced: start.Last(), owner: m,
+		term: term, syncedTerm: term, commit: contents.HardState.GetCommit(), snapshot: at.Index,
+	}
 	return start, nil
 }
 
@@ -266,8 +317,9 @@ func (m *member) crash(power bool) error {
 		s.counts.Kills++
 	}
 	store := m.store
+	s.counts.Unknown += len(m.waiting)
 	m.run = nil
-	m.haste = pick(s.rng, 0.02, 0.1, 1)
+	m.haste = pick(s.rng, s.swarm.haste...)
 	if store == nil {
 		return nil
 	}
@@ -279,12 +331,30 @@ func (m *member) crash(power bool) error {
 	return os.WriteFile(m.dbPath(), data, 0o600)
 }
 
-// dead handles the error of something that uses the disk.
+// errDisk is a disk that could not read, write or sync.
+var errDisk = errors.New("input/output error")
+
+// broken reports whether an error comes from a fault and not from the product.
+func broken(err error) bool { return errors.Is(err, memfs.ErrCrashed) || errors.Is(err, errDisk) }
+
+// dead handles the error of something that uses the disk: the machine is down,
+// or the process has ended because of it.
 func (m *member) dead(err error) error {
-	if errors.Is(err, memfs.ErrCrashed) {
+	switch {
+	case errors.Is(err, memfs.ErrCrashed):
 		return m.crash(true)
+	case errors.Is(err, errDisk):
+		m.sim.counts.DiskErrors++
+		return m.crash(m.sim.chance(0.3))
 	}
 	return err
+}
+
+// breakDisk lets one of the next n file operations fail, now and then.
+func (m *member) breakDisk(n int) {
+	if s := m.sim; !s.calm && s.chance(s.swarm.ioError) {
+		m.fs.FailAt(1+s.rng.IntN(n), errDisk)
+	}
 }
 
 // stopRemoved stops a member that is out of the cluster.
@@ -300,10 +370,39 @@ func (m *member) write() error {
 	if m.slow && !s.chance(0.1) {
 		return nil
 	}
-	if !s.calm && m.node.Unwritten() > 0 && s.chance(0.02*s.faults) {
-		m.fs.StopAt(1 + s.rng.IntN(4)) // where a crash tells most
+	if m.node.Unwritten() == 0 {
+		return nil
 	}
-	return m.dead(m.node.Write())
+	if m.received && !s.calm && s.swarm.inSnapshot > 0 {
+		if m.node.Unwritten() < 3 && s.chance(0.95) {
+			return nil // so that entries come into one write with the snapshot
+		}
+		if m.received = false; s.chance(0.5) {
+			m.fs.StopAt(3 + s.rng.IntN(8))
+		}
+	} else if !s.calm && s.chance(s.swarm.atWrite) {
+		m.fs.StopAt(1 + s.rng.IntN(4)) // where a crash tells most
+	} else {
+		m.breakDisk(4)
+	}
+	if err := m.node.Write(); err != nil {
+		return m.dead(err)
+	}
+	if !s.calm && s.chance(s.swarm.afterWrite) {
+		return m.crash(true)
+	}
+	return nil
+}
+
+// voting crashes a member that has just voted or asked for votes: what it said
+// must be what it remembers.
+func (m *member) voting() error {
+	voted := m.voted
+	m.voted = false
+	if s := m.sim; voted && !s.calm && s.chance(s.swarm.afterVote) {
+		return m.crash(s.chance(s.swarm.power))
+	}
+	return nil
 }
 
 func (m *member) flush() error {
@@ -315,6 +414,7 @@ func (m *member) compact() error {
 	if err := m.store.Flush(); err != nil {
 		return err
 	}
+	m.sim.counts.Compactions++
 	_, err := m.store.CompactSlice()
 	return err
 }
@@ -331,22 +431,24 @@ func (m *member) act() error {
 	}
 	s := m.sim
 	for _, e := range m.node.Act() {
-		if err := s.truth.agree(e); err != nil {
+		if err := s.truth.agree(s, e); err != nil {
 			return err
 		}
 	}
 	st := m.node.Status()
 	s.note(uint64(st.Leader), uint64(st.Term), uint64(st.Commit), uint64(st.Last), uint64(st.Role))
 	if st.Role == raft.Leader {
+		// A member that was leader when it crashed cannot be it again in that term.
 		other, known := s.leaders[st.Term]
-		if known && other != m.id {
-			return fmt.Errorf("members %d and %d both lead term %d", other, m.id, st.Term)
+		if known && other != m.run {
+			return fmt.Errorf("member %d leads term %d, which had a leader before", m.id, st.Term)
 		}
 		if !known {
-			s.leaders[st.Term] = m.id
+			s.leaders[st.Term], s.newest = m.run, max(s.newest, st.Term)
 			s.counts.Elections++
 		}
 	}
+	m.followLeader()
 	if at := m.store.Flushed().Index; at > uint64(m.disk.synced) {
 		return fmt.Errorf("entry %d is flushed, the log is synced to %d", at, m.disk.synced)
 	}
@@ -358,6 +460,7 @@ func (m *member) act() error {
 
 // purge deletes files that nobody needs.
 func (m *member) purge() error {
+	m.breakDisk(8)
 	_, err1 := wal.Purge(m.fs, logDir, m.sim.keep)
 	if err := m.dead(err1); err != nil || m.run == nil {
 		return err

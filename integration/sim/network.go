@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/kvorum/kvorum/raft"
@@ -35,6 +36,13 @@ type envelope struct {
 // send puts messages on the wire to those that the sender has links to.
 func (n *network) send(m *member, messages []*raft.Message) {
 	for _, msg := range messages {
+		switch msg.GetType() {
+		case raftpb.MsgVote, raftpb.MsgVoteResp:
+			m.voted = true
+			if msg.GetTerm() > m.disk.syncedTerm && !msg.GetReject() {
+				m.wrong = fmt.Errorf("a vote, or the question for one, of term %d is sent; the log is synced in term %d", msg.GetTerm(), m.disk.syncedTerm)
+			}
+		}
 		if to := raft.MemberID(msg.GetTo()); m.links[to] {
 			n.post(m, msg, nil)
 		}
@@ -76,14 +84,22 @@ func (n *network) deliver() error {
 	}
 	i := 0
 	if s.chance(n.late) {
-		i = s.rng.IntN(len(n.out))
+		if i = s.rng.IntN(len(n.out)); i > 0 {
+			s.counts.Overtaken++
+		}
 	}
 	e := n.out[i]
-	if s.calm || !s.chance(0.03) { // else it comes again
+	if s.calm || !s.chance(s.swarm.repeat) { // else it comes again
 		n.out = slices.Delete(n.out, i, i+1)
+	} else {
+		s.counts.Repeated++
 	}
 	to := s.members[e.to-1]
-	lost := to.run == nil || !s.calm && (n.cut[[2]raft.MemberID{e.from, e.to}] || s.chance(0.03))
+	lost := to.run == nil
+	if !lost && !s.calm && (n.cut[[2]raft.MemberID{e.from, e.to}] || s.chance(s.swarm.loss)) {
+		lost = true
+		s.counts.Lost++
+	}
 	if !lost && to.machine.IsRemoved(state.MemberID(e.from)) {
 		lost = true
 		n.tellRemoved(e)
@@ -112,6 +128,7 @@ func (n *network) arrive(e envelope, to *member, lost bool) error {
 			return err
 		}
 	}
+	to.received = to.received || e.body != nil
 	to.links[e.from] = true // as the transport learns from the stream's headers
 	to.node.Step(msg)
 	return to.act()

@@ -9,8 +9,10 @@ import (
 	mrand "math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/kvorum/kvorum/raft"
 	"github.com/kvorum/kvorum/server/state"
@@ -18,27 +20,22 @@ import (
 
 // Counts say how much a run has exercised.
 type Counts struct {
-	Steps, Crashes, Kills, Elections, Committed, Acked, Reads, OldReads int
-	Received, Taken, Conf, Flushes, Checks, Defrags, Removed            int
+	Steps int
+	// Operations and what came of them.
+	Committed, Acked, Unknown, Reads, OldReads, Events, Resumes, Renewed, Expired int
+	Elections, Conf, Removed, Received, Taken, Flushes, Compactions, Defrags      int
+	// Faults.
+	Crashes, Kills, DiskErrors, Lost, Repeated, Overtaken, Cuts, Islands, Storms, SlowDisks int
+	// Comparisons of whole states.
+	Checks int
 }
 
 // Add sums up.
 func (c *Counts) Add(o Counts) {
-	c.Steps += o.Steps
-	c.Crashes += o.Crashes
-	c.Kills += o.Kills
-	c.Elections += o.Elections
-	c.Committed += o.Committed
-	c.Acked += o.Acked
-	c.Reads += o.Reads
-	c.OldReads += o.OldReads
-	c.Received += o.Received
-	c.Taken += o.Taken
-	c.Conf += o.Conf
-	c.Flushes += o.Flushes
-	c.Checks += o.Checks
-	c.Defrags += o.Defrags
-	c.Removed += o.Removed
+	sum, more := reflect.ValueOf(c).Elem(), reflect.ValueOf(o)
+	for i := range sum.NumField() {
+		sum.Field(i).SetInt(sum.Field(i).Int() + more.Field(i).Int())
+	}
 }
 
 // Sim is one cluster. It owns crypto/rand.Reader while it lives: the raft
@@ -52,7 +49,8 @@ type Sim struct {
 	net     network
 	calm    bool // no faults any more
 
-	faults   float64 // how often things break; 1 is very often
+	swarm    swarm
+	world    time.Duration // the time that passes for all
 	preVote  bool
 	election int  // ticks of an election timeout
 	storm    bool // clocks run fast at the moment
@@ -60,10 +58,16 @@ type Sim struct {
 	steps    int
 
 	serial  uint64 // last request id
-	leaders map[raft.Term]raft.MemberID
-	floor   raft.Index // acknowledged, or seen by a read that was answered
+	leaders map[raft.Term]*run
+	newest  raft.Term            // that had a leader
+	written map[[2]uint64]uint64 // index and term: what some log has there
+	floor   raft.Index           // acknowledged, or seen by a read that was answered
 	trace   hash.Hash64
 	counts  Counts
+
+	promises map[int64]*promise
+	leases   [leasesKept]int64 // ids
+	watchers []*watchClient
 }
 
 const (
@@ -80,14 +84,21 @@ func New(seed uint64, dir string) (*Sim, error) {
 	rand.Reader = src
 	s := &Sim{
 		src: src, rng: mrand.New(src), dir: dir,
-		leaders: map[raft.Term]raft.MemberID{}, trace: fnv.New64a(),
+		leaders: map[raft.Term]*run{}, written: map[[2]uint64]uint64{}, trace: fnv.New64a(),
+		promises: map[int64]*promise{},
 	}
 	s.net = network{sim: s, cut: map[[2]raft.MemberID]bool{}}
-	s.faults = pick(s.rng, 0.1, 0.3, 1)
+	s.swarm = drawSwarm(s.rng)
 	s.preVote = s.chance(0.5)
 	s.election = pick(s.rng, 3, 5, 10)
 	s.keep = pick(s.rng, 1, 2, 5)
-	s.steps = pick(s.rng, 4000, 10000, 20000)
+	s.steps = pick(s.rng, 4000, 8000, 16000)
+	for i := range s.leases {
+		s.leases[(leaseFirst+i)%leasesKept] = int64(leaseFirst + i)
+	}
+	for range 4 {
+		s.watchers = append(s.watchers, s.newWatchClient())
+	}
 	var err error
 	if s.truth, err = newTruth(filepath.Join(dir, "truth")); err != nil {
 		return nil, err
@@ -153,7 +164,7 @@ func (s *Sim) bootstrap(size int) error {
 }
 
 func (s *Sim) newMember() *member {
-	m := &member{sim: s, id: raft.MemberID(len(s.members) + 1), haste: 0.05}
+	m := &member{sim: s, id: raft.MemberID(len(s.members) + 1), haste: 0.05, pace: 1 + s.swarm.drift*(2*s.rng.Float64()-1)}
 	s.members = append(s.members, m)
 	return m
 }
@@ -187,26 +198,40 @@ func (s *Sim) Run() (err error) {
 // weather draws which links are down and whose disk is slow for a while.
 func (s *Sim) weather() {
 	clear(s.net.cut)
-	s.net.late = pick(s.rng, 0.05, 0.3, 0.8)
+	s.net.late = pick(s.rng, s.swarm.late...)
 	s.net.idle = pick(s.rng, 0, 0, 0.5)
-	s.storm = s.chance(0.2 * s.faults)
+	if s.storm = s.chance(s.swarm.storm); s.storm {
+		s.counts.Storms++
+	}
 	for _, m := range s.members {
-		m.slow = s.chance(0.2 * s.faults)
+		if m.slow = s.chance(s.swarm.slow); m.slow {
+			s.counts.SlowDisks++
+		}
+		m.stuck = s.chance(s.swarm.stall)
 	}
-	if s.chance(1 - 0.6*s.faults) {
-		return
+	cuts, islands := s.chance(s.swarm.cuts), s.chance(s.swarm.islands)
+	side := map[raft.MemberID]bool{}
+	for _, m := range s.members {
+		side[m.id] = s.chance(0.4)
 	}
-	for a := range s.members {
-		for b := range s.members {
-			if s.chance(0.25) {
-				s.net.cut[[2]raft.MemberID{raft.MemberID(a + 1), raft.MemberID(b + 1)}] = true
+	for _, a := range s.members {
+		for _, b := range s.members {
+			if cuts && s.chance(0.25) || islands && side[a.id] != side[b.id] {
+				s.net.cut[[2]raft.MemberID{a.id, b.id}] = true
 			}
 		}
+	}
+	if cuts {
+		s.counts.Cuts++
+	}
+	if islands {
+		s.counts.Islands++
 	}
 }
 
 // step lets one thing happen.
 func (s *Sim) step() error {
+	s.pass()
 	m := s.members[s.rng.IntN(len(s.members))]
 	p := s.rng.Float64()
 	s.note(uint64(m.id), uint64(p*1e9))
@@ -216,14 +241,13 @@ func (s *Sim) step() error {
 		}
 		return s.net.deliver()
 	}
-	if err := m.happen(p); err != nil {
-		return fmt.Errorf("member %d: %w", m.id, err)
-	}
-	if m.run == nil {
-		return nil
-	}
-	if err := m.act(); err != nil {
-		return fmt.Errorf("member %d: %w", m.id, err)
+	for _, do := range []func() error{func() error { return m.happen(p) }, m.voting, m.act, m.voting} {
+		if err := do(); err != nil {
+			return fmt.Errorf("member %d: %w", m.id, err)
+		}
+		if m.run == nil {
+			return nil
+		}
 	}
 	return nil
 }
@@ -231,41 +255,52 @@ func (s *Sim) step() error {
 // happen is what can happen to a member that runs.
 func (m *member) happen(p float64) error {
 	s := m.sim
-	switch {
-	case p < 0.07 || s.storm && s.chance(0.15):
-		m.node.Tick()
-	case p < 0.47:
-		return s.net.deliver()
-	case p < 0.61:
-		return m.write()
-	case p < 0.68:
-		m.node.TakeWritten()
-	case p < 0.80:
-		return m.apply()
-	case p < 0.87:
-		m.propose()
-	case p < 0.88:
-		m.proposeMembers()
-	case p < 0.90:
-		m.read()
-	case p < 0.91:
-		return m.readOld()
-	case p < 0.93:
-		return m.flush()
-	case p < 0.945:
-		return m.compact()
-	case p < 0.965:
-		return m.saveSnapshot()
-	case p < 0.980:
-		return m.sendSnapshot()
-	case p < 0.985:
-		return m.purge()
-	case p < 0.987:
-		m.node.TransferLeader(raft.MemberID(1 + s.rng.IntN(len(s.members))))
-	case p < 0.988:
-		return m.defragment()
-	case p < 0.9885+0.0025*s.faults:
+	m.ticks()
+	if s.chance(s.swarm.disaster) {
 		return s.disaster(m)
+	}
+	switch w := &s.swarm; {
+	case s.chance(w.proposes):
+		m.propose()
+		return nil
+	case s.chance(w.members):
+		m.proposeMembers()
+		return nil
+	case s.chance(w.transfer):
+		m.node.TransferLeader(raft.MemberID(1 + s.rng.IntN(len(s.members))))
+		return nil
+	}
+	switch {
+	case p < 0.43:
+		return s.net.deliver()
+	case p < 0.58:
+		return m.write()
+	case p < 0.66:
+		m.node.TakeWritten()
+	case p < 0.79:
+		return m.apply()
+	case p < 0.81:
+		m.keep()
+	case p < 0.83:
+		m.expire()
+	case p < 0.86:
+		return s.watch(m)
+	case p < 0.88:
+		m.read()
+	case p < 0.89:
+		return m.readOld()
+	case p < 0.91:
+		return m.flush()
+	case p < 0.925:
+		return m.compact()
+	case p < 0.945:
+		return m.saveSnapshot()
+	case p < 0.960:
+		return m.sendSnapshot()
+	case p < 0.965:
+		return m.purge()
+	case p < 0.967:
+		return m.defragment()
 	}
 	return nil
 }
@@ -285,7 +320,7 @@ func (s *Sim) disaster(m *member) error {
 			}
 		}
 	}
-	power := s.chance(0.6)
+	power := s.chance(s.swarm.power)
 	for _, m := range down {
 		if err := m.crash(power); err != nil {
 			return err
@@ -296,7 +331,7 @@ func (s *Sim) disaster(m *member) error {
 
 // describe is the state of all members, for a failure.
 func (s *Sim) describe() (out string) {
-	out = fmt.Sprintf("committed %d, floor %d, faults %v, keep %d\n", len(s.truth.entries), s.floor, s.faults, s.keep)
+	out = fmt.Sprintf("committed %d, floor %d, keep %d, %+v\n", len(s.truth.entries), s.floor, s.keep, s.swarm)
 	for _, m := range s.members {
 		if m.run == nil || m.node == nil {
 			out += fmt.Sprintf("member %d: down, started %v, removed %v\n", m.id, m.fs != nil, m.removed)
@@ -317,7 +352,7 @@ func (s *Sim) heal() error {
 	probe := uint64(0)
 	for round := range 3000 {
 		for _, m := range s.members {
-			m.slow = false
+			m.slow, m.stuck = false, false
 			if err := m.calmRound(round); err != nil {
 				return fmt.Errorf("after healing: member %d: %w\n%s", m.id, err, s.describe())
 			}
@@ -355,6 +390,9 @@ func (s *Sim) finalCheck() error {
 		}
 		s.note(m.store.Applied().Index, uint64(m.store.Revision()))
 	}
+	if err := s.watchedAll(); err != nil {
+		return err
+	}
 	for i := s.serial; i > 0; i-- {
 		if index := s.truth.ackedAt[i]; index > uint64(len(s.truth.entries)) {
 			return fmt.Errorf("request %d was acknowledged at %d, which nobody has", i, index)
@@ -372,9 +410,9 @@ func (m *member) calmRound(round int) error {
 		}
 		return m.comeUp()
 	}
-	if round%5 == 0 {
-		m.node.Tick()
-	}
+	s.pass()
+	m.ticks()
+	m.expire()
 	for _, do := range []func() error{
 		m.act, m.write, func() error { m.node.TakeWritten(); return nil }, m.act,
 		m.apply, m.act, m.saveSnapshot, m.sendSnapshot,

@@ -90,8 +90,8 @@ func (m *member) install(meta raft.SnapshotMeta) error {
 	if err := m.store.Install(path); err != nil {
 		return err
 	}
-	if !s.calm && s.chance(0.1) {
-		return m.crash(s.chance(0.5))
+	if !s.calm && s.chance(s.swarm.inSnapshot) {
+		return m.crash(s.chance(s.swarm.power))
 	}
 	if err := m.machine.Reload(); err != nil {
 		return err

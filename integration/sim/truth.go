@@ -29,6 +29,8 @@ type truth struct {
 	states  map[uint64]picture
 	acked   map[uint64]bool
 	ackedAt map[uint64]uint64
+
+	chronicle *chronicle
 }
 
 // picture is the state after an entry.
@@ -51,12 +53,12 @@ func newTruth(dir string) (*truth, error) {
 	machine, err := state.New(store, state.Options{MinLeaseTTL: 2, MaxLearners: 2})
 	return &truth{
 		store: store, machine: machine, confs: []string{confText(raft.ConfState{})}, revs: []int64{1},
-		states: map[uint64]picture{}, acked: map[uint64]bool{}, ackedAt: map[uint64]uint64{},
+		states: map[uint64]picture{}, acked: map[uint64]bool{}, ackedAt: map[uint64]uint64{}, chronicle: newChronicle(),
 	}, err
 }
 
 // agree takes an entry that some member knows as committed.
-func (t *truth) agree(e raft.Entry) error {
+func (t *truth) agree(s *Sim, e raft.Entry) error {
 	text := fmt.Sprintf("%d/%d/%s", e.Term, e.Kind, e.Data)
 	switch n := uint64(len(t.entries)); {
 	case uint64(e.Index) <= n:
@@ -68,10 +70,10 @@ func (t *truth) agree(e raft.Entry) error {
 		return fmt.Errorf("entry %d is committed before anyone has committed %d", e.Index, n+1)
 	}
 	t.entries = append(t.entries, text)
-	return t.apply(e)
+	return t.apply(s, e)
 }
 
-func (t *truth) apply(e raft.Entry) error {
+func (t *truth) apply(s *Sim, e raft.Entry) error {
 	at := mvcc.Applied{Index: uint64(e.Index), Term: uint64(e.Term)}
 	var res state.Result
 	if e.Kind == raft.EntryConfChange {
@@ -87,6 +89,12 @@ func (t *truth) apply(e raft.Entry) error {
 	t.results = append(t.results, digestResult(res))
 	t.confs = append(t.confs, confText(raftConf(t.machine.ConfState())))
 	t.revs = append(t.revs, int64(t.store.Revision()))
+	if err := t.chronicle.write(t.store); err != nil {
+		return fmt.Errorf("entry %d: %w", e.Index, err)
+	}
+	if err := s.followPromises(res); err != nil {
+		return fmt.Errorf("entry %d: %w", e.Index, err)
+	}
 	if at.Index%checkEvery != 0 {
 		return nil
 	}
@@ -158,6 +166,35 @@ func digestBucket(h hash.Hash64, s *mvcc.Store, b mvcc.Bucket) error {
 func (t *truth) checkResult(index raft.Index, r state.Result) error {
 	if digestResult(r) != t.results[index-1] {
 		return fmt.Errorf("entry %d (%q) gives another result here: %+v", index, t.entries[index-1], r)
+	}
+	return nil
+}
+
+// checkAnswer compares what a client was told of its put or deletion with what
+// the store that told it has.
+func checkAnswer(s *mvcc.Store, r *pb.InternalRaftRequest, res state.Result) error {
+	switch answer := res.Response.(type) {
+	case *pb.PutResponse:
+		rev := answer.Header.Revision
+		got, err := s.Range(&pb.RangeRequest{Key: r.Put.Key, Revision: rev})
+		switch {
+		case errors.Is(err, mvcc.ErrCompacted):
+			return nil
+		case err != nil:
+			return err
+		case len(got.Kvs) != 1 || got.Kvs[0].ModRevision != rev || !r.Put.IgnoreValue && string(got.Kvs[0].Value) != string(r.Put.Value):
+			return fmt.Errorf("acknowledged put of %q at revision %d is lost: %v", r.Put.Key, rev, got.Kvs)
+		}
+	case *pb.DeleteRangeResponse:
+		got, err := s.Range(&pb.RangeRequest{Key: r.DeleteRange.Key, RangeEnd: r.DeleteRange.RangeEnd, Revision: answer.Header.Revision})
+		switch {
+		case errors.Is(err, mvcc.ErrCompacted):
+			return nil
+		case err != nil:
+			return err
+		case len(got.Kvs) != 0:
+			return fmt.Errorf("acknowledged deletion of %q at revision %d is lost: %v", r.DeleteRange.Key, answer.Header.Revision, got.Kvs)
+		}
 	}
 	return nil
 }

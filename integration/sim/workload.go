@@ -14,23 +14,25 @@ import (
 func (m *member) propose() {
 	var commands [][]byte
 	var ids []uint64
+	var requests []*pb.InternalRaftRequest
 	for range 1 + m.sim.rng.IntN(3) {
 		r := m.sim.drawRequest(int64(m.store.Revision()), len(m.sim.members))
 		data, id := m.sim.encode(r)
-		commands, ids = append(commands, data), append(ids, id)
+		commands, ids, requests = append(commands, data), append(ids, id), append(requests, r)
 	}
-	for _, id := range ids[:m.node.Propose(commands...)] {
-		m.waiting[id] = true
+	for i, id := range ids[:m.node.Propose(commands...)] {
+		m.waiting[id] = requests[i]
 	}
 }
 
 // put proposes one write and returns its id, 0 if it was not taken.
 func (m *member) put(key, value []byte) uint64 {
-	data, id := m.sim.encode(&pb.InternalRaftRequest{Put: &pb.PutRequest{Key: key, Value: value}})
+	r := &pb.InternalRaftRequest{Put: &pb.PutRequest{Key: key, Value: value}}
+	data, id := m.sim.encode(r)
 	if m.node.Propose(data) == 0 {
 		return 0
 	}
-	m.waiting[id] = true
+	m.waiting[id] = r
 	return id
 }
 
@@ -61,13 +63,15 @@ func (s *Sim) end() []byte {
 }
 
 func (s *Sim) drawPut() *pb.PutRequest {
-	r := &pb.PutRequest{Key: s.key(), Value: make([]byte, s.rng.IntN(60)), PrevKv: s.percent(20)}
+	r := &pb.PutRequest{Key: s.key(), Value: make([]byte, s.rng.IntN(s.swarm.bytesMax)), PrevKv: s.percent(20)}
 	for i := range r.Value {
 		r.Value[i] = byte(s.rng.Uint32())
 	}
 	switch {
 	case s.percent(25):
 		r.Lease = s.lease()
+	case s.percent(5):
+		r.Lease = s.kept()
 	case s.percent(5):
 		r.IgnoreValue, r.Value = true, nil
 	case s.percent(5):
@@ -190,7 +194,7 @@ func (m *member) proposeMembers() {
 	s.serial++
 	cc.ID = s.serial
 	if m.node.ProposeConfChange(cc) {
-		m.waiting[cc.ID] = true
+		m.waiting[cc.ID] = nil
 	}
 }
 

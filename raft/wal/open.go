@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/kvorum/kvorum/internal/crash"
+	"github.com/kvorum/kvorum/internal/plant"
 	"go.etcd.io/raft/v3/raftpb"
 )
 
@@ -177,11 +178,38 @@ func (l *Log) open(names []segmentName, at Snapshot) (Contents, error) {
 	if hs := s.contents.HardState; hs != nil {
 		l.state = newState(hs.GetTerm(), hs.GetVote(), hs.GetCommit())
 	}
+	if err := l.rewriteTail(); err != nil {
+		return Contents{}, err
+	}
 	if err := l.clearTail(); err != nil {
 		return s.contents, err
 	}
 	l.noteDurable()
 	return s.contents, nil
+}
+
+// rewriteBytes is how much of the tail is written again at a time.
+const rewriteBytes = 1 << 20
+
+// rewriteTail writes the records of the tail again, as they are. When a sync
+// failed, the process stopped; the kernel still shows what was written, but
+// counts it as clean and never writes it. A process that reads it must not take
+// it for durable, and a sync alone would not make it so.
+func (l *Log) rewriteTail() error {
+	buf := make([]byte, min(rewriteBytes, l.offset))
+	if plant.Here(plant.TailTrusted) {
+		return nil
+	}
+	for at := int64(0); at < l.offset; at += int64(len(buf)) {
+		buf = buf[:min(int64(len(buf)), l.offset-at)]
+		if _, err := l.tail().ReadAt(buf, at); err != nil {
+			return fmt.Errorf("read tail: %w", err)
+		}
+		if _, err := l.tail().WriteAt(buf, at); err != nil {
+			return fmt.Errorf("rewrite tail: %w", err)
+		}
+	}
+	return nil
 }
 
 // clearTail zeroes what follows the last record: after a crash, sectors of a
@@ -191,6 +219,9 @@ func (l *Log) clearTail() error {
 	size, err := l.tail().Size()
 	if err != nil {
 		return fmt.Errorf("size of tail: %w", err)
+	}
+	if plant.Here(plant.TailKept) {
+		return l.tail().Sync()
 	}
 	if err := l.tail().Truncate(l.offset); err != nil {
 		return fmt.Errorf("clear tail: %w", err)

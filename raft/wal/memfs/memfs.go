@@ -482,7 +482,9 @@ func (h *file) WriteAt(p []byte, off int64) (n int, err error) {
 	err = h.do("write", func(stop error) error {
 		n = len(p)
 		if stop != nil && !h.fs.down {
-			n = len(p) / 2
+			// The kernel takes a write page by page: a cut lies between sectors.
+			half := off + int64(len(p)/2)
+			n = int(max(0, half-half%sectorBytes-off))
 		}
 		h.node.edit(edit{off: off, data: append(make([]byte, 0, n), p[:n]...)})
 		return stop
