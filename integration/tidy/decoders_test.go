@@ -24,6 +24,7 @@ func fuzzedBy() map[string]string {
 		"ctl/bench.parseFormat":          "ctl/bench.FuzzFormat",
 		"ctl/bench.Unmarshal":            "ctl/bench.FuzzScan",
 		"ctl/bench.scanEvent":            "ctl/bench.FuzzScan",
+		"internal/nesting.IsShallow":     "server/api.FuzzIsShallow",
 		"internal/srv.lookup":            "internal/srv.FuzzAnswer",
 		"server/state.decodeTxn":         "server/state.FuzzApply",
 		"internal/srv.Lookup":            "internal/srv.FuzzAnswer",

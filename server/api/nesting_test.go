@@ -1,4 +1,4 @@
-package nesting
+package api
 
 import (
 	"testing"
@@ -6,11 +6,12 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kvorum/kvorum/internal/nesting"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
-// nested is a transaction with so many within it.
-func nested(depth int) *pb.TxnRequest {
+// txnOf is a transaction with so many within it.
+func txnOf(depth int) *pb.TxnRequest {
 	r := &pb.TxnRequest{}
 	for i := range depth {
 		op := &pb.RequestOp{Request: &pb.RequestOp_RequestTxn{RequestTxn: r}}
@@ -23,19 +24,19 @@ func nested(depth int) *pb.TxnRequest {
 
 // If this fails, one request of a client without a login ends the process, or
 // transactions that etcd takes are refused.
-func TestDepth(t *testing.T) {
-	for depth, want := range map[int]bool{0: true, 1: true, TxnsMax - 1: true, TxnsMax: false, 4000: false} {
-		b, err := proto.Marshal(nested(depth))
+func TestNesting(t *testing.T) {
+	for depth, want := range map[int]bool{0: true, 1: true, nesting.TxnsMax - 1: true, nesting.TxnsMax: false, 4000: false} {
+		b, err := proto.Marshal(txnOf(depth))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if IsShallow(b) != want {
+		if nesting.IsShallow(b) != want {
 			t.Errorf("%d transactions within one: shallow %t", depth, !want)
 		}
 	}
 	// A tag whose number is 2 only when its upper bits are cut off, as generated
 	// code does.
-	if IsShallow(protowire.AppendBytes(protowire.AppendVarint(nil, 2<<3|2|1<<40), nil)) {
+	if nesting.IsShallow(protowire.AppendBytes(protowire.AppendVarint(nil, 2<<3|2|1<<40), nil)) {
 		t.Error("a tag that is not valid was taken")
 	}
 }
@@ -43,8 +44,8 @@ func TestDepth(t *testing.T) {
 // FuzzIsShallow: if it fails, bytes that generated code decodes deeper than the
 // bound get past it, and can end the process.
 func FuzzIsShallow(f *testing.F) {
-	for _, depth := range []int{0, 3, TxnsMax + 1} {
-		b, err := proto.Marshal(nested(depth))
+	for _, depth := range []int{0, 3, nesting.TxnsMax + 1} {
+		b, err := proto.Marshal(txnOf(depth))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -52,10 +53,10 @@ func FuzzIsShallow(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r := &pb.TxnRequest{}
-		if !IsShallow(b) || r.UnmarshalVT(b) != nil {
+		if !nesting.IsShallow(b) || r.UnmarshalVT(b) != nil {
 			return
 		}
-		if depth := depthOf(r); depth > TxnsMax {
+		if depth := depthOf(r); depth > nesting.TxnsMax {
 			t.Errorf("%d transactions within each other", depth)
 		}
 	})
@@ -80,6 +81,6 @@ func BenchmarkIsShallow(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		IsShallow(data)
+		nesting.IsShallow(data)
 	}
 }
