@@ -6,7 +6,7 @@ SOAK  ?= 1h
 PROTO_TOOL := $(GO) tool -modfile=tools/proto/go.mod
 LINT_TOOL  := $(GO) tool -modfile=tools/lint/go.mod
 
-.PHONY: help build run test kubernetes check lint bench sim linear planted fuzz soak proto proto-check compat docs clean
+.PHONY: help build run test kubernetes check lint vuln bench sim linear planted fuzz soak proto proto-check compat docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,7 +25,7 @@ test: build ## all tests, those with etcd's own clients and Kubernetes' storage 
 kubernetes: ## kube-apiserver's storage code against Kvorum
 	cd integration/kubernetes && $(GO) test -timeout 20m ./...
 
-check: lint proto-check ## formatting, vet, linters, generated code up to date
+check: lint proto-check vuln ## formatting, vet, linters, known vulnerabilities, generated code up to date
 
 lint:
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v '\.pb\.go$$')); test -z "$$out" || { echo "not gofmt-ed:"; echo "$$out"; exit 1; }
@@ -35,6 +35,9 @@ lint:
 	cd integration/compat && $(GO) vet ./...
 	cd integration/kubernetes && $(GO) vet ./...
 	$(LINT_TOOL) golangci-lint run --timeout 10m ./...
+
+vuln: ## known vulnerabilities in what the programs call; KVORUM_VULNDB names a copy of the database
+	@GO=$(GO) ./integration/vulncheck.sh
 
 bench: build ## Kvorum beside a real etcd, in alternating rounds (BENCH_FLAGS=...)
 	cd integration/compat && $(GO) build -o ../../bin/etcdserver ./cmd/etcdserver
@@ -46,8 +49,8 @@ sim: ## the seeded simulation; SEED=n replays one run
 linear: build ## linearizability under faults, checked with porcupine
 	KVORUM_LONG=1 $(GO) test -count=1 -v -timeout 30m ./integration/linear
 
-fuzz: ## every fuzz target for FUZZTIME (default 30s) each
-	@./integration/fuzz.sh $(or $(FUZZTIME),30s)
+fuzz: ## every fuzz target for FUZZTIME (default 10s) each
+	@./integration/fuzz.sh $(or $(FUZZTIME),10s)
 
 planted: ## bugs put in on purpose must be caught, by processes under faults and by the simulation
 	KVORUM_SEEDS=2000 $(GO) test -tags planted -count=1 -v -timeout 60m -run Planted ./integration/linear ./integration/sim

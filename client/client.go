@@ -257,6 +257,9 @@ func parseEndpoint(s string) (endpoint, error) {
 	if !found {
 		scheme, rest = "", s
 	}
+	if at := strings.LastIndex(rest, "@"); at >= 0 && !strings.HasPrefix(scheme, "unix") {
+		return endpoint{}, fmt.Errorf("client: endpoint …%s must not contain a user or a password; they are given apart", rest[at:])
+	}
 	e := endpoint{scheme: found, secure: scheme == "https" || scheme == "unixs"}
 	switch scheme {
 	case "unix", "unixs":

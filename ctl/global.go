@@ -6,6 +6,7 @@ import (
 	"errors"
 	"log/slog"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -94,19 +95,33 @@ func (a *app) readEnv() error {
 	for _, pair := range a.Env {
 		name, _, _ := strings.Cut(pair, "=")
 		if err == nil && strings.HasPrefix(name, envPrefix) && !known[name] {
-			a.logLine("warn", "unrecognized environment variable", "environment-variable", pair)
+			a.logLine("warn", "unrecognized environment variable", "environment-variable", name) // its value may be a secret
 		}
 	}
 	if err == nil && a.global.debug {
 		flags.VisitAll(func(f *pflag.Flag) {
-			if f.Name == "password" && f.Value.String() != "" {
-				a.warnf("%s=(hidden)\n", envName(f.Name))
-				return
-			}
-			a.warnf("%s=%s\n", envName(f.Name), f.Value)
+			a.warnf("%s=%s\n", envName(f.Name), openly(f))
 		})
 	}
 	return err
+}
+
+// openly is the value of a flag as --debug shows it: without what opens doors.
+func openly(f *pflag.Flag) string {
+	text := f.Value.String()
+	switch f.Name {
+	case "password", "auth-jwt-token":
+		if text != "" {
+			return "(hidden)"
+		}
+	case "endpoints":
+		return regexp.MustCompile(`[^\[,/]*@`).ReplaceAllString(text, "(hidden)@")
+	case "user":
+		if name, _, found := strings.Cut(text, ":"); found {
+			return name + ":(hidden)"
+		}
+	}
+	return text
 }
 
 func (a *app) getenv(name string) string {

@@ -374,7 +374,13 @@ func TestBadLogIsRefused(t *testing.T) {
 	}
 }
 
-// If this fails, another member can forge what this member's disk says.
+func withEntry(m *raftpb.Message, kind raftpb.EntryType, index uint64, data string) *raftpb.Message {
+	m.Entries = append(m.Entries, &raftpb.Entry{Type: kind.Enum(), Term: m.Term, Index: new(index), Data: []byte(data)})
+	return m
+}
+
+// If this fails, another member can forge what this member's disk says, or end
+// its process with a message that no member sends.
 func TestForgedMessagesAreRefused(t *testing.T) {
 	n, err := New(Config{ID: 1, Log: &memLog{}, Start: bootstrap(t, 3), Transport: nowhere{}, Snapshots: nowhere{}, Rand: zeros{}})
 	if err != nil {
@@ -386,6 +392,14 @@ func TestForgedMessagesAreRefused(t *testing.T) {
 		message(raftpb.MsgStorageApplyResp, 2, 0),
 		message(raftpb.MsgAppResp, raft.LocalApplyThread, 1),
 		message(raftpb.MsgAppResp, 1, 1),
+		message(raftpb.MsgProp, 2, 0),
+		message(raftpb.MsgReadIndex, 2, 0),
+		message(raftpb.MsgHeartbeat, 2, 0),
+		message(raftpb.MsgSnap, 2, 1),
+		withEntry(message(raftpb.MsgProp, 2, 0), raftpb.EntryConfChange, 0, "\xff"),
+		withEntry(message(raftpb.MsgProp, 2, 0), raftpb.EntryConfChange, 0, "\x10\x09"),
+		withEntry(message(raftpb.MsgProp, 2, 0), raftpb.EntryConfChangeV2, 0, ""),
+		withEntry(message(raftpb.MsgApp, 2, 1), raftpb.EntryNormal, 7, ""),
 	} {
 		if err := n.Step(t.Context(), m); !errors.Is(err, ErrBadMessage) {
 			t.Errorf("%v from %x: %v", m.GetType(), m.GetFrom(), err)

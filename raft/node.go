@@ -414,7 +414,7 @@ func (n *Node) propose1(ctx context.Context, p proposal) error {
 // Step takes a message from another member. A full queue drops it with
 // ErrQueueFull.
 func (n *Node) Step(_ context.Context, m *Message) error {
-	if raft.IsLocalMsg(m.GetType()) || raft.IsLocalMsgTarget(m.GetFrom()) || m.GetFrom() == uint64(n.cfg.ID) {
+	if !isPossible(m, n.cfg.ID) {
 		return ErrBadMessage
 	}
 	if len(m.GetEntries()) > 0 && n.backlog.Load() {

@@ -23,6 +23,14 @@ type FlagResult struct {
 // configuration file in the place of both. A flag and its variable given together are an error; an unknown variable only
 // warns. Usage errors are printed to out and wrap ErrUsage.
 func ParseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
+	r, err := parseFlags(args, environ, usageWriter{out})
+	if err != nil {
+		err = hidingError{err}
+	}
+	return r, err
+}
+
+func parseFlags(args, environ []string, out io.Writer) (FlagResult, error) {
 	r := FlagResult{Config: DefaultConfig()}
 	fs := flag.NewFlagSet("kvorum", flag.ContinueOnError)
 	fs.SetOutput(out)

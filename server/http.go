@@ -3,14 +3,11 @@ package server
 import (
 	"context"
 	"errors"
-	"expvar"
 	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"slices"
 	"time"
-
-	"golang.org/x/net/trace"
 
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 	"github.com/kvorum/kvorum/server/api"
@@ -30,16 +27,16 @@ func (s *Server) clientHandler(gateway http.Handler) http.Handler {
 	})
 	mux.HandleFunc("/debug/vars", func(w http.ResponseWriter, r *http.Request) {
 		if isMethod(w, r, http.MethodGet) {
-			expvar.Handler().ServeHTTP(w, r)
+			serveVars(w, r)
 		}
 	})
 	if s.cfg.debugs() {
-		mux.HandleFunc("/debug/requests", trace.Traces)
-		mux.HandleFunc("/debug/events", trace.Events)
+		mux.HandleFunc("/debug/requests", serveRequests)
+		mux.HandleFunc("/debug/events", serveEvents)
 	}
 	if s.cfg.EnablePprof || s.cfg.debugs() {
 		mux.HandleFunc("/debug/pprof/", pprof.Index)
-		mux.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("/debug/pprof/cmdline", serveCommandLine)
 		mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 		mux.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
 		mux.HandleFunc("/debug/pprof/trace", pprof.Trace)

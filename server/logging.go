@@ -72,25 +72,3 @@ func (c *Config) idleOptions() (warnings []string) {
 	}
 	return append(warnings, c.Tracing.idle()...)
 }
-
-// secretFlags are flags whose values must not be logged.
-func secretFlags() []string { return []string{"discovery-password", "discovery-user"} }
-
-// withoutSecrets is the command line as it may be logged.
-func withoutSecrets(args []string) []string {
-	const hidden = "<hidden>"
-	out := append([]string{}, args...)
-	for i, arg := range out {
-		name, _, given := strings.Cut(strings.TrimLeft(arg, "-"), "=")
-		for _, secret := range secretFlags() {
-			switch {
-			case name != secret || !strings.HasPrefix(arg, "-"):
-			case given:
-				out[i] = "--" + name + "=" + hidden
-			case i+1 < len(out):
-				out[i+1] = hidden
-			}
-		}
-	}
-	return out
-}

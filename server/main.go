@@ -59,12 +59,12 @@ func runUntilSignal(cfg Config, log *slog.Logger) int {
 	log.Info("starting an etcd server", "etcd-version", version.API, "kvorum-version", version.Kvorum, "git-sha", version.Commit(),
 		"go-version", runtime.Version(), "go-os", runtime.GOOS, "go-arch", runtime.GOARCH, "name", cfg.Name, "data-dir", cfg.DataDir,
 		"listen-client-urls", urlStrings(cfg.ListenClientURLs), "listen-peer-urls", urlStrings(cfg.ListenPeerURLs),
-		"advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs), "initial-cluster", cfg.InitialCluster,
+		"advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs), "initial-cluster", hideUsers(cfg.InitialCluster),
 		"heartbeat-interval", cfg.HeartbeatMillis, "election-timeout", cfg.ElectionMillis,
 		"snapshot-count", cfg.SnapshotCount, "quota-backend-bytes", cfg.quotaBytes(), "config", cfg.summary())
 	s, err := New(ctx, cfg, log)
 	if err != nil {
-		log.Error("discovery failed", "error", err.Error())
+		log.Error("discovery failed", "error", hideUsers(err.Error()))
 		return exitFailed
 	}
 	who := []any{"name", cfg.Name, "data-dir", cfg.DataDir, "advertise-peer-urls", urlStrings(cfg.AdvertisePeerURLs), "advertise-client-urls", urlStrings(cfg.AdvertiseClientURLs)}

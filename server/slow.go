@@ -80,7 +80,7 @@ func (a *applier) slowEntry(took time.Duration, e raft.Entry, r *state.Result) b
 	a.slowApplies.Add(1)
 	command, response := &pb.InternalRaftRequest{}, 0
 	content := ""
-	if e.Kind == raft.EntryNormal && command.UnmarshalVTUnsafe(e.Data) == nil {
+	if e.Kind == raft.EntryNormal && proto.Unmarshal(e.Data, command) == nil {
 		content = contentOf(command)
 	}
 	if m, ok := r.Response.(proto.Message); ok && r.Err == nil {

@@ -109,12 +109,20 @@ func (c *certs) dialer(name string, signer *pki.Authority, trusted ...*pki.Autho
 // startTLSMember runs a member in this process until the test ends.
 func startTLSMember(t *testing.T, change func(*Config)) *Server {
 	t.Helper()
+	s, _ := startTLSMemberLogged(t, change)
+	return s
+}
+
+// startTLSMemberLogged is startTLSMember with what the member logs.
+func startTLSMemberLogged(t *testing.T, change func(*Config)) (*Server, *logText) {
+	t.Helper()
 	cfg := DefaultConfig()
 	cfg.DataDir = t.TempDir()
 	cfg.ListenClientURLs, cfg.AdvertiseClientURLs = mustURLs("https://127.0.0.1:0"), mustURLs("https://127.0.0.1:1")
 	cfg.ListenPeerURLs, cfg.AdvertisePeerURLs = mustURLs("http://127.0.0.1:0"), mustURLs("http://127.0.0.1:1")
 	change(&cfg)
-	s, err := New(context.Background(), cfg, slog.New(slog.DiscardHandler))
+	log := &logText{}
+	s, err := New(context.Background(), cfg, slog.New(slog.NewTextHandler(log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +135,7 @@ func startTLSMember(t *testing.T, change func(*Config)) *Server {
 			t.Errorf("member stopped: %v", err)
 		}
 	})
-	return s
+	return s, log
 }
 
 func (s *Server) testEndpoint() string { return "https://" + s.clientListeners[0].Addr().String() }

@@ -246,6 +246,9 @@ func (c *client) curl(req *http.Request, r request) {
 	if r.body != nil {
 		data = fmt.Sprintf(" -d %q", *r.body)
 	}
+	if strings.Contains(req.URL.Path, "/auth/users/") && data != "" {
+		data = " -d (hidden)" // a password is in it
+	}
 	c.t.warnf("cURL Command: curl -X %s %s%s\n", r.method, req.URL, data)
 }
 

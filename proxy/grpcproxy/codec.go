@@ -5,6 +5,9 @@ import (
 
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/kvorum/kvorum/internal/nesting"
+	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
 // frame is a message that is forwarded as it is. It may be sent once.
@@ -47,7 +50,11 @@ func (codec) Unmarshal(data mem.BufferSlice, v any) error {
 		m.data = data
 		return nil
 	case vtMessage:
-		return m.UnmarshalVTUnsafe(data.Materialize())
+		b := data.Materialize()
+		if txn, nests := v.(*pb.TxnRequest); nests && !nesting.IsShallow(b) {
+			return proto.Unmarshal(b, txn)
+		}
+		return m.UnmarshalVTUnsafe(b)
 	case proto.Message:
 		return proto.Unmarshal(data.Materialize(), m)
 	}

@@ -57,7 +57,7 @@ func encodeSnapFile(data []byte) []byte {
 // until then begins with tmp, so [CleanSnapDir] removes what a crash leaves.
 func writeWhole(fs FS, dir, name string, b []byte, o observer) error {
 	tmp := filepath.Join(dir, "tmp-"+name)
-	file, err := fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o644)
+	file, err := fs.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kvorum/kvorum/internal/nesting"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
@@ -93,7 +94,7 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 		return fmt.Errorf("decode message: %T is not a protobuf message", v)
 	}
 	if hot, ok := generated(m); ok {
-		if hot.UnmarshalVTUnsafe(data.Materialize()) == nil {
+		if b := data.Materialize(); isShallow(m, b) && hot.UnmarshalVTUnsafe(b) == nil {
 			return nil
 		}
 	}
@@ -102,6 +103,13 @@ func (c Codec) Unmarshal(data mem.BufferSlice, v any) error {
 	// A known field of another type would be kept as an unknown one, and what is proposed is decoded by the generated
 	// code, which does not have it.
 	return proto.UnmarshalOptions{DiscardUnknown: true}.Unmarshal(buf.ReadOnlyData(), m) // resets m first
+}
+
+// isShallow is false for transactions that the generated code, which has no
+// bound, is not given to decode.
+func isShallow(m proto.Message, b []byte) bool {
+	_, nests := m.(*pb.TxnRequest)
+	return !nests || nesting.IsShallow(b)
 }
 
 // generated tells whether the generated code decodes a request, as it does the frequent ones. It does not check that

@@ -14,6 +14,9 @@ func ParseURL(s string) (*url.URL, error) {
 	if err != nil {
 		return nil, err
 	}
+	if u.User != nil {
+		return nil, fmt.Errorf("URL must not contain a user or a password: %s://…@%s", u.Scheme, u.Host)
+	}
 	switch u.Scheme {
 	case "http", "https":
 		if _, _, err := net.SplitHostPort(u.Host); err != nil {

@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/kvorum/kvorum/internal/nesting"
 	pb "github.com/kvorum/kvorum/proto/etcdserverpb"
 )
 
@@ -157,7 +158,9 @@ func (d *decoder) decode(data []byte) (fieldNumber, *pb.InternalRaftRequest, err
 	}
 	r := d.reset(o)
 	switch o.command {
-	case fieldPut, fieldTxn, fieldDeleteRange, fieldRange, fieldV2:
+	case fieldTxn:
+		err = decodeTxn(r, o, data)
+	case fieldPut, fieldDeleteRange, fieldRange, fieldV2:
 		err = r.UnmarshalVTUnsafe(data)
 	default:
 		err = r.UnmarshalVT(data)
@@ -174,6 +177,14 @@ func (d *decoder) decode(data []byte) (fieldNumber, *pb.InternalRaftRequest, err
 		return fieldNone, nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	return o.command, r, nil
+}
+
+// decodeTxn leaves what is nested deep to the protobuf library, which has a bound.
+func decodeTxn(r *pb.InternalRaftRequest, o outline, data []byte) error {
+	if o.deep {
+		return errDeep
+	}
+	return r.UnmarshalVTUnsafe(data)
 }
 
 // reset empties the reused messages and hangs those that the data will fill
@@ -199,11 +210,13 @@ func (d *decoder) reset(o outline) *pb.InternalRaftRequest {
 type outline struct {
 	command fieldNumber // fieldNone: none that this machine knows
 	header  bool
+	deep    bool // a transaction within many others
 }
 
 var (
 	errTwoCommands = errors.New("more than one command")
 	errWireFormat  = errors.New("bad wire format")
+	errDeep        = errors.New("nested too deep for the generated code")
 )
 
 // scan finds the outline of a command without decoding what is in it. Two
@@ -219,6 +232,10 @@ func scan(data []byte) (outline, error) {
 		size := protowire.ConsumeFieldValue(number, kind, data[n:])
 		if size < 0 {
 			return o, errWireFormat
+		}
+		if number == fieldTxn && kind == protowire.BytesType {
+			txn, _ := protowire.ConsumeBytes(data[n:])
+			o.deep = o.deep || !nesting.IsShallow(txn)
 		}
 		data = data[n+size:]
 		switch {
