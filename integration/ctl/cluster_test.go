@@ -146,7 +146,7 @@ func TestRestoreIntoThreeMembers(t *testing.T) {
 	}
 	to := start(t, process.Options{Size: 3, Prepare: func(m *process.Member, initial string) error {
 		_, err := try(nil, "snapshot", "restore", file, "--data-dir", m.Dir, "--name", m.Name, "--initial-cluster", initial,
-			"--initial-advertise-peer-urls", m.PeerURL, "--initial-cluster-token", process.DefaultToken)
+			"--initial-advertise-peer-urls", m.PeerURL, "--initial-cluster-token", process.DefaultToken, "--bump-revision=0")
 		return err
 	}})
 	for _, endpoint := range to.Endpoints() {
