@@ -131,7 +131,7 @@ func (r *Report) examine(tx *bolt.Tx, perPass int) {
 	_ = bucket(tx, BucketLease).ForEach(func(k, _ []byte) error { r.Leases++; return nil }) // returns only what the visit returns
 	passes := uint32(bucket(tx, BucketKey).Stats().KeyN/perPass + 1)
 	for n := range passes {
-		p := pass{Report: r, leases: bucket(tx, BucketLease), number: n, of: passes, finished: m.finished,
+		p := pass{Report: r, leases: bucket(tx, BucketLease), number: n, of: passes, finished: m.finished, begun: r.CompactRevision,
 			lives: map[string]life{}, index: rebuilder{items: map[string]*item{}, garbage: new(garbage)}}
 		_ = bucket(tx, BucketKey).ForEach(func(k, v []byte) error { p.record(k, v); return nil }) // returns only what the visit returns
 		p.end()
@@ -144,11 +144,13 @@ type pass struct {
 	*Report
 	leases     *bolt.Bucket
 	number, of uint32
-	finished   Revision
-	before     stamp // of the record before
-	lives      map[string]life
-	index      rebuilder
-	unread     bool // a record could not be read, so the index is not whole
+	// What is at or below begun may have been removed by a compaction; what is
+	// at or below finished has been, as far as it had to go.
+	begun, finished Revision
+	before          stamp // of the record before
+	lives           map[string]life
+	index           rebuilder
+	unread          bool // a record could not be read, so the index is not whole
 }
 
 // life is what a key's records have said so far.
@@ -201,10 +203,10 @@ func (p *pass) order(at stamp) {
 	if at.main < 1 {
 		p.problem("record %d.%d: revisions begin at 1", at.main, at.sub)
 	}
-	if at.main > p.finished && at.main != p.before.main && at.sub != 0 {
+	if at.main > p.begun && at.main != p.before.main && at.sub != 0 {
 		p.problem("record %d.%d: the changes of revision %d before it are missing", at.main, at.sub, at.main)
 	}
-	if at.main > p.finished && at.main == p.before.main && at.sub != p.before.sub+1 {
+	if at.main > p.begun && at.main == p.before.main && at.sub != p.before.sub+1 {
 		p.problem("record %d.%d: comes after record %d.%d", at.main, at.sub, p.before.main, p.before.sub)
 	}
 	p.before, p.Revision = at, at.main
@@ -230,7 +232,7 @@ func (p *pass) examineLife(at stamp, head recordHead) {
 		bad("makes the key, but has version %d and create revision %d", head.version, head.create)
 	case had && !before.at.tomb && (head.version != before.version+1 || head.create != before.create):
 		bad("has version %d of create revision %d after version %d of %d", head.version, head.create, before.version, before.create)
-	case !had && at.main > p.finished && head.create > p.finished && head.version != 1:
+	case !had && at.main > p.begun && head.create > p.begun && head.version != 1:
 		bad("has version %d, and the ones since its creation at %d are missing", head.version, head.create)
 	}
 	compacted := before.compacted
