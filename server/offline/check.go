@@ -1,12 +1,14 @@
 package offline
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/kvorum/kvorum/mvcc"
 	"github.com/kvorum/kvorum/raft"
@@ -104,8 +106,21 @@ func Check(d Dir) (Report, error) {
 			return Report{}, fmt.Errorf("check %s: %w", step.what, err)
 		}
 	}
+	c.nameIt()
 	c.report.Sound = !slices.ContainsFunc(c.report.Problems, func(p Problem) bool { return p.Severity == Damage })
 	return c.report, nil
+}
+
+// nameIt puts the member's name and folder into the advices.
+func (c *checker) nameIt() {
+	name := c.report.Name
+	if name == "" {
+		name = cmp.Or(c.report.Member, "<name>")
+	}
+	words := strings.NewReplacer("NAME", name, "DIR", c.dir.Data)
+	for i, p := range c.report.Problems {
+		c.report.Problems[i].Advice = words.Replace(p.Advice)
+	}
 }
 
 func (c *checker) add(s Severity, file string, offset int64, key []byte, what, advice string) {

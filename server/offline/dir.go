@@ -81,3 +81,17 @@ func startOf(in wal.Inspection) (at wal.Snapshot) {
 	}
 	return at
 }
+
+// Unused fails with ErrInUse while a server has the directory open. One that
+// does not exist is not used.
+func (d Dir) Unused() error {
+	unlock, err := d.lock()
+	if errors.Is(err, ErrNoData) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	unlock()
+	return nil
+}
