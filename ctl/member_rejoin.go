@@ -49,7 +49,7 @@ func newMemberRejoin(a *app) *cobra.Command {
 }
 
 // rejoin removes the member and adds it again as a learner with its URLs. A
-// member that is a learner already, as after `recover` or an interrupted
+// learner that has never run or runs, as after `recover` or an interrupted
 // rejoin, is only waited for.
 func (c command) rejoin(j rejoin) error {
 	ctx, cancel := c.after()
@@ -66,7 +66,8 @@ func (c command) rejoin(j rejoin) error {
 	if name == "" {
 		name = j.who
 	}
-	if !m.IsLearner || m.Name != "" {
+	underWay := m.IsLearner && (m.Name == "" || c.listening(m) != "")
+	if !underWay {
 		if err := c.refuseRunning(m, j); err != nil {
 			return err
 		}
@@ -99,15 +100,23 @@ func findMember(members []*pb.Member, who string) (*pb.Member, error) {
 
 // refuseRunning fails when the member still answers, or its folder is open.
 func (c command) refuseRunning(m *pb.Member, j rejoin) error {
-	for _, u := range slices.Concat(m.PeerURLs, m.ClientURLs) {
-		if listens(c.ctx, c.global.dialTimeout, u) {
-			return fmt.Errorf("member %s is running: something listens at %s. Stop it first; what it has is given up for what the others have", j.who, u)
-		}
+	if u := c.listening(m); u != "" {
+		return fmt.Errorf("member %s is running: something listens at %s. Stop it first; what it has is given up for what the others have", j.who, u)
 	}
 	if j.dataDir == "" {
 		return nil
 	}
 	return offline.Dir{Data: j.dataDir, WAL: j.walDir}.Unused()
+}
+
+// listening is a URL of the member at which something listens, "" for none.
+func (c command) listening(m *pb.Member) string {
+	for _, u := range slices.Concat(m.PeerURLs, m.ClientURLs) {
+		if listens(c.ctx, c.global.dialTimeout, u) {
+			return u
+		}
+	}
+	return ""
 }
 
 // replace removes a member and adds it as a learner with the same URLs. The

@@ -175,6 +175,7 @@ func recoverCluster(t *testing.T, size, keys int) {
 	if len(survivors) > 1 { // one of them misses the end
 		putMany(t, []string{c.Members[0].Endpoint()}, "early/", 10)
 		survivors[0].Kill()
+		writesGoOn(t, lost[0])
 	}
 	seen := putMany(t, []string{lost[0].Endpoint()}, "many/", keys)
 	best := survivors[len(survivors)-1]
@@ -227,9 +228,18 @@ func recoverCluster(t *testing.T, size, keys int) {
 	wantMany(t, best.Endpoint(), "many/", keys)
 	wantEqualHashes(t, c.Members)
 	best.Kill() // the others are a quorum now
-	putMany(t, []string{lost[len(lost)-1].Endpoint()}, "last/", 1)
+	writesGoOn(t, lost[len(lost)-1])
 	wantMany(t, lost[0].Endpoint(), "many/", keys)
 	t.Logf("%d members, %d keys: recover took %s, writes after %s, all members vote after %s", size, keys, offline, serving, whole)
+}
+
+// writesGoOn waits for the leader that follows a dead one.
+func writesGoOn(t *testing.T, m *process.Member) {
+	t.Helper()
+	eventually(t, "a write by "+m.Name, func() error {
+		_, err := try([]string{m.Endpoint()}, "put", "last", "1")
+		return err
+	})
 }
 
 // rejoinAll starts the learners of a recovered cluster and waits for their votes.
@@ -249,4 +259,66 @@ func rejoinAll(t *testing.T, c *process.Cluster, best *process.Member, r recover
 	if out := kvctl(t, []string{best.Endpoint()}, "member", "list"); strings.Contains(out, "true") || strings.Count(out, "started") != len(c.Members) {
 		t.Errorf("members after the recovery:\n%s", out)
 	}
+}
+
+// If this fails, a member whose data is gone or damaged cannot be rebuilt from
+// the others with one command.
+func TestWipedMemberRejoins(t *testing.T) {
+	t.Parallel()
+	c := start(t, process.Options{Size: 3})
+	m, others := c.Members[2], c.Endpoints()[:2]
+	putMany(t, c.Endpoints(), "many/", 100)
+	if _, err := try(others, "member", "rejoin", m.Name, "--data-dir", m.Dir); err == nil || !strings.Contains(err.Error(), "is running") {
+		t.Errorf("rejoin of a running member: %v", err)
+	}
+	if _, err := try(others, "member", "rejoin", "m9"); err == nil || !strings.Contains(err.Error(), "has no member m9") {
+		t.Errorf("rejoin of an unknown member: %v", err)
+	}
+	m.Kill()
+	writesGoOn(t, c.Members[0])
+	id := memberID(t, others, m.Name)
+	out := kvctl(t, others, "member", "rejoin", m.Name, "--data-dir", m.Dir)
+	if left, err := filepath.Glob(filepath.Join(m.Dir, "member.given-up-*")); err != nil || len(left) != 1 || !strings.Contains(out, left[0]) {
+		t.Errorf("the old data is in %q, %v; told:\n%s", left, err, out)
+	}
+	for _, want := range []string{"--name " + m.Name + " ", m.Name + "=" + m.PeerURL, "--initial-cluster-state existing"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the command lacks %q:\n%s", want, out)
+		}
+	}
+	m.Args = append(m.Args, "--initial-cluster-state", "existing")
+	if err := m.Launch(); err != nil {
+		t.Fatal(err)
+	}
+	kvctl(t, others, "member", "rejoin", memberIDAt(t, others, m.PeerURL), "--wait")
+	if now := memberID(t, others, m.Name); now == id {
+		t.Errorf("member %s has the ID that it had", now)
+	}
+	wantEqualHashes(t, c.Members)
+	wantMany(t, m.Endpoint(), "many/", 100)
+	c.Members[0].Kill() // the new one counts
+	writesGoOn(t, m)
+}
+
+// memberID is the ID of the member with the name, memberIDAt that of the one
+// with the peer URL.
+func memberID(t *testing.T, endpoints []string, name string) string {
+	t.Helper()
+	return memberWith(t, endpoints, ", "+name+", ")
+}
+
+func memberIDAt(t *testing.T, endpoints []string, url string) string {
+	t.Helper()
+	return memberWith(t, endpoints, ", "+url+", ")
+}
+
+func memberWith(t *testing.T, endpoints []string, text string) string {
+	t.Helper()
+	for line := range strings.Lines(kvctl(t, endpoints, "member", "list")) {
+		if id, rest, _ := strings.Cut(line, ","); strings.Contains(","+rest, text) {
+			return id
+		}
+	}
+	t.Fatalf("no member with %q", text)
+	return ""
 }
