@@ -258,7 +258,7 @@ func (a *app) showRecovered(best offline.Standing, r offline.Recovered, took tim
 	if len(r.Learners) == 0 {
 		return
 	}
-	a.printf("\n2. On the hosts of the others, with an empty data folder (move the old one away), and their other flags as before:\n")
+	a.printf("\n2. On the hosts of the others, one after the other, with an empty data folder (move the old one away), and their other flags as before:\n")
 	for _, m := range r.Learners {
 		a.printf("     %s\n", startCommand(m.Called(), m.PeerURLs, m.ClientURLs, strings.Join(cluster, ",")))
 	}

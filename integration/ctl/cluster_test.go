@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,7 +54,9 @@ func start(t *testing.T, o process.Options) *process.Cluster {
 
 // try runs the control tool and returns its standard output.
 func try(endpoints []string, args ...string) (string, error) {
-	cmd := exec.Command(programs.kvctl, args...) //nolint:gosec // our own program
+	ctx, cancel := context.WithTimeout(context.Background(), 2*waitMax) // --wait has no end of its own
+	defer cancel()
+	cmd := exec.CommandContext(ctx, programs.kvctl, args...) //nolint:gosec // our own program
 	if len(endpoints) > 0 {
 		cmd.Env = append(os.Environ(), "ETCDCTL_ENDPOINTS="+strings.Join(endpoints, ","))
 	}

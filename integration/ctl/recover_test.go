@@ -128,7 +128,7 @@ func restartAsNew(t *testing.T, m *process.Member, cluster string) {
 	t.Helper()
 	m.Dir += ".new"
 	m.Args = append(m.Args, "--data-dir", m.Dir, "--initial-cluster-state", "existing", "--initial-cluster", cluster)
-	if err := m.Launch(); err != nil {
+	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -287,7 +287,7 @@ func TestWipedMemberRejoins(t *testing.T) {
 		}
 	}
 	m.Args = append(m.Args, "--initial-cluster-state", "existing")
-	if err := m.Launch(); err != nil {
+	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
 	kvctl(t, others, "member", "rejoin", memberIDAt(t, others, m.PeerURL), "--wait")
