@@ -54,6 +54,10 @@ var (
 	ErrUnhealthyCluster = &Error{codes.Unavailable, "etcdserver: unhealthy cluster"}
 	// ErrNotEnoughStarted: start the members that are down first.
 	ErrNotEnoughStarted = &Error{codes.FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members"}
+	// ErrLearnerNotReady: the learner has not caught up. Wait.
+	ErrLearnerNotReady = &Error{codes.FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader"}
+	// ErrMemberNotLearner: the member votes already.
+	ErrMemberNotLearner = &Error{codes.FailedPrecondition, "etcdserver: can only promote a learner member"}
 	// ErrLearner: this member is a learner. Ask another one.
 	ErrLearner = &Error{codes.FailedPrecondition, "etcdserver: rpc not supported for learner"}
 	// ErrNoLeader: the member sees no leader.
@@ -105,7 +109,7 @@ var known = func() map[string]*Error {
 	for _, e := range []*Error{
 		ErrCompacted, ErrFutureRevision, ErrKeyNotFound, ErrEmptyKey, ErrDuplicateKey, ErrTooManyOps,
 		ErrTooLarge, ErrNoSpace, ErrTooManyRequests, ErrLeaseNotFound, ErrLeaseExists, ErrLeaseTTLTooLarge,
-		ErrMemberNotFound, ErrUnhealthyCluster, ErrNotEnoughStarted, ErrLearner, ErrNoLeader, ErrNotLeader,
+		ErrMemberNotFound, ErrUnhealthyCluster, ErrNotEnoughStarted, ErrLearnerNotReady, ErrMemberNotLearner, ErrLearner, ErrNoLeader, ErrNotLeader,
 		ErrLeaderChanged, ErrStopped, ErrTimeout, ErrTimeoutLeader, ErrTimeoutConnection, ErrCorrupt,
 		ErrAuthNotEnabled, ErrAuthFailed, ErrUserEmpty, ErrInvalidToken, ErrOldAuthRevision,
 		ErrPermissionDenied, ErrRootRoleMissing,

@@ -38,7 +38,9 @@ const (
 )
 
 func newCheck(a *app) *cobra.Command {
-	return group("check", "Try out whether a cluster is fast and large enough", newCheckDatascale(a), newCheckPerf(a))
+	g := group("check", "Try out whether a cluster is fast and large enough, or a stopped member's data is sound", newCheckDatascale(a), newCheckPerf(a))
+	withCheckData(a, g)
+	return g
 }
 
 func newCheckPerf(a *app) *cobra.Command {

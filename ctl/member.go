@@ -13,7 +13,7 @@ import (
 
 func newMember(a *app) *cobra.Command {
 	return group("member", "See and change who is in the cluster",
-		newMemberAdd(a), newMemberList(a), newMemberPromote(a), newMemberRemove(a), newMemberUpdate(a))
+		newMemberAdd(a), newMemberList(a), newMemberPromote(a), newMemberRejoin(a), newMemberRemove(a), newMemberUpdate(a))
 }
 
 func memberArg(args []string) (uint64, error) {

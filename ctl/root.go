@@ -19,7 +19,7 @@ func newRoot(a *app) *cobra.Command {
 			newCompaction(a), newDel(a), newGet(a), newLease(a), newPut(a), newTxn(a), newWatch(a),
 		}},
 		{"cluster", "Cluster maintenance commands:", []*cobra.Command{
-			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMigrateV2(a), newMoveLeader(a), newSnapshot(a),
+			newAlarm(a), newDefrag(a), newDowngrade(a), newEndpoint(a), newHashKV(a), newMember(a), newMigrate(a), newMigrateV2(a), newMoveLeader(a), newRecover(a), newSnapshot(a),
 		}},
 		{"concurrency", "Concurrency commands:", []*cobra.Command{newElect(a), newLock(a)}},
 		{"auth", "Authentication commands:", []*cobra.Command{newAuth(a), newRole(a), newUser(a)}},
@@ -87,6 +87,9 @@ func usage(a *app) func(*cobra.Command) error {
 		w("Usage:\n")
 		if c.HasAvailableSubCommands() {
 			w("  " + c.CommandPath() + " <command>\n")
+			if c.HasParent() && c.LocalNonPersistentFlags().HasAvailableFlags() {
+				w("  " + c.CommandPath() + " [flags]\n")
+			}
 		} else {
 			w("  " + c.UseLine() + "\n")
 		}

@@ -133,10 +133,18 @@ type RestoreOptions struct {
 	MarkCompacted     bool
 }
 
+// SafeBump is by how much `snapshot restore` and `recover` raise the revision
+// unless they are told otherwise. Clients of the lost cluster may have seen
+// revisions beyond those of the file; at 100,000 writes a second they would be
+// beyond the bump only if the file were 115 days old. Revisions stay exact in
+// programs that count in float64 for 9,000 such steps.
+const SafeBump = 1_000_000_000_000
+
 type restoreFlags struct {
 	dataDir, walDir, name, cluster, token, peers string
 	skipHash, markCompacted                      bool
 	bump, memoryMap                              uint64
+	revisionSet                                  bool // one of the two flags about revisions was given
 }
 
 func newSnapshotRestore(a *app) *cobra.Command {
@@ -145,13 +153,18 @@ func newSnapshotRestore(a *app) *cobra.Command {
 		Use: "restore <file>", Short: "Make the data folder of a member of a new cluster from a snapshot",
 		Example: "  " + a.name + " snapshot restore snap.db --name m1 --data-dir m1.etcd \\\n" +
 			"    --initial-cluster m1=http://10.0.0.1:2380 --initial-advertise-peer-urls http://10.0.0.1:2380",
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return badArgs("snapshot restore requires exactly one argument")
 			}
+			f.revisionSet = cmd.Flags().Changed("bump-revision") || cmd.Flags().Changed("mark-compacted")
 			o, err := f.options(args[0])
 			if err != nil {
 				return err
+			}
+			safe := a.name == nameOwn && !f.revisionSet
+			if safe {
+				o.BumpRevision, o.MarkCompacted = SafeBump, true
 			}
 			if !o.SkipHashCheck {
 				if err := checkHash(o.SnapshotPath, a.progress); err != nil {
@@ -161,7 +174,13 @@ func newSnapshotRestore(a *app) *cobra.Command {
 			if a.Restore == nil {
 				return errors.New("this program was built without the server, which snapshot restore needs")
 			}
-			return a.Restore(a.ctx, o)
+			if err := a.Restore(a.ctx, o); err != nil {
+				return err
+			}
+			if safe {
+				a.tellBump("--bump-revision=0 restores the revisions as they were, as etcdutl does. All members of the new cluster must be restored the same way.")
+			}
+			return nil
 		},
 	}
 	s := c.Flags()
@@ -172,7 +191,11 @@ func newSnapshotRestore(a *app) *cobra.Command {
 	s.StringVar(&f.peers, "initial-advertise-peer-urls", "http://localhost:2380", "`URLs` at which the other members will reach this one")
 	s.StringVar(&f.name, "name", "default", "name of this member, as in --initial-cluster")
 	s.BoolVar(&f.skipHash, "skip-hash-check", false, "take a file without its hash, such as a database copied from a data folder")
-	s.Uint64Var(&f.bump, "bump-revision", 0, "count on from a revision this much higher, so that none is used twice")
+	bump := "count on from a revision this much higher, so that none is used twice"
+	if a.name == nameOwn {
+		bump += fmt.Sprintf(" (not given: %d, and --mark-compacted; 0: keep the revisions)", uint64(SafeBump))
+	}
+	s.Uint64Var(&f.bump, "bump-revision", 0, bump)
 	s.BoolVar(&f.markCompacted, "mark-compacted", false, "forget the history up to there, so that watchers notice (needs --bump-revision)")
 	s.Uint64Var(&f.memoryMap, "initial-memory-map-size", 10737418240, "without effect: the map grows as it must")
 	return c
@@ -207,6 +230,12 @@ func (f *restoreFlags) options(path string) (RestoreOptions, error) {
 		return o, badArgs("couldn't find local name %q in the initial cluster configuration", f.name)
 	}
 	return o, nil
+}
+
+// tellBump says what a raised revision means to clients.
+func (a *app) tellBump(more string) {
+	a.warnf("The revision was raised by %d and the history before is compacted: no revision is used twice, "+
+		"and clients that watch from an old one are told to read again. %s\n", uint64(SafeBump), more)
 }
 
 // checkHash compares the SHA-256 at the end of a snapshot file.

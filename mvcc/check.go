@@ -1,16 +1,37 @@
 package mvcc
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"maps"
+	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
 
+// Problem is one thing that is wrong with a file.
+type Problem struct {
+	Offset int64  // in the file; -1 if it has no one place
+	Key    []byte // that it concerns; nil if none or unknown
+	Text   string
+}
+
+// String is the problem with its key.
+func (p Problem) String() string {
+	if p.Key == nil {
+		return p.Text
+	}
+	return fmt.Sprintf("key %.80q: %s", p.Key, p.Text)
+}
+
 // Report is what Check found.
 type Report struct {
-	Problems        []string // none: the file is sound
+	Problems        []Problem // none: the file is sound
+	Leases          int
+	SizeBytes       int64
 	Records         int
 	Keys            int // that exist
 	Revision        Revision
@@ -21,20 +42,40 @@ type Report struct {
 // problemsMax bounds a report on a file in which everything is wrong.
 const problemsMax = 100
 
-func (r *Report) problem(format string, args ...any) {
+func (r *Report) problem(format string, args ...any) { r.problemOf(nil, format, args...) }
+
+// problemOf is a problem of one key, nil for none.
+func (r *Report) problemOf(key []byte, format string, args ...any) {
 	if len(r.Problems) < problemsMax {
-		r.Problems = append(r.Problems, fmt.Sprintf(format, args...))
+		r.Problems = append(r.Problems, Problem{Offset: -1, Key: bytes.Clone(key), Text: fmt.Sprintf(format, args...)})
 	}
 }
 
+// damage is a problem that an error tells.
+func (r *Report) damage(err error) {
+	at := int64(-1)
+	if p := (*pageError)(nil); errors.As(err, &p) {
+		at = p.offset
+	}
+	r.Problems = append(r.Problems, Problem{Offset: at, Text: err.Error()})
+}
+
+// recordsPerPass bounds the memory of Check: in each pass over the records it
+// follows the lives of only so many keys.
+const recordsPerPass = 1 << 20
+
 // Check examines a database or snapshot file that no server has open: its
 // pages, buckets, the order and life of every key, leases, and the index that
-// a server would build. Damage is reported, an error means that the file could
-// not be examined.
-func Check(path string) (Report, error) {
+// a server would build. It changes nothing, and its memory does not grow with
+// the file. Damage is reported, an error means that the file could not be
+// examined. A bit that flipped inside a value leaves no trace in one file: only
+// the hashes of other members tell it.
+func Check(path string) (Report, error) { return check(path, recordsPerPass) }
+
+func check(path string, perPass int) (Report, error) {
 	var r Report
 	if err := checkPages(path); errors.Is(err, ErrCorrupt) {
-		r.problem("%v", err)
+		r.damage(err)
 		return r, nil
 	} else if err != nil {
 		return r, fmt.Errorf("check %s: %w", path, err)
@@ -46,15 +87,13 @@ func Check(path string) (Report, error) {
 		}
 		defer d.db.Close()
 		return d.read(func(tx *bolt.Tx) error {
-			r.examine(tx)
-			if len(r.Problems) == 0 {
-				r.examineIndex(d)
-			}
+			r.SizeBytes = tx.Size()
+			r.examine(tx, perPass)
 			return nil
 		})
 	})
 	if errors.Is(err, ErrCorrupt) {
-		r.problem("%v", err)
+		r.damage(err)
 		return r, nil
 	}
 	if err != nil {
@@ -63,7 +102,7 @@ func Check(path string) (Report, error) {
 	return r, nil
 }
 
-func (r *Report) examine(tx *bolt.Tx) {
+func (r *Report) examine(tx *bolt.Tx, perPass int) {
 	known := map[Bucket]bool{bucketSums: true}
 	for _, b := range allBuckets() {
 		known[b] = true
@@ -89,88 +128,154 @@ func (r *Report) examine(tx *bolt.Tx) {
 		r.problem("compaction to %d is finished, but only %d was scheduled", m.finished, m.scheduled)
 	}
 	r.Applied, r.CompactRevision = m.applied, max(m.finished, m.scheduled)
-	r.examineRecords(tx)
+	_ = bucket(tx, BucketLease).ForEach(func(k, _ []byte) error { r.Leases++; return nil }) // returns only what the visit returns
+	passes := uint32(bucket(tx, BucketKey).Stats().KeyN/perPass + 1)
+	for n := range passes {
+		p := pass{Report: r, leases: bucket(tx, BucketLease), number: n, of: passes, finished: m.finished, begun: r.CompactRevision,
+			lives: map[string]life{}, index: rebuilder{items: map[string]*item{}, garbage: new(garbage)}}
+		_ = bucket(tx, BucketKey).ForEach(func(k, v []byte) error { p.record(k, v); return nil }) // returns only what the visit returns
+		p.end()
+	}
+	r.Revision = max(firstRevision, r.Revision, m.scheduled, m.finished)
+}
+
+// pass is one pass over all records, for the keys of one share.
+type pass struct {
+	*Report
+	leases     *bolt.Bucket
+	number, of uint32
+	// What is at or below begun may have been removed by a compaction; what is
+	// at or below finished has been, as far as it had to go.
+	begun, finished Revision
+	before          stamp // of the record before
+	lives           map[string]life
+	index           rebuilder
+	unread          bool // a record could not be read, so the index is not whole
 }
 
 // life is what a key's records have said so far.
 type life struct {
-	at      stamp
-	create  Revision
-	version int64
-	lease   LeaseID
+	at        stamp
+	create    Revision
+	version   int64
+	lease     LeaseID
+	compacted int // records at or below the finished compaction
 }
 
-func (r *Report) examineRecords(tx *bolt.Tx) {
-	lives := map[string]life{}
-	_ = bucket(tx, BucketKey).ForEach(func(k, v []byte) error { // returns only what the visit returns
-		r.Records++
-		at, err := parseStamp(k)
-		if err != nil {
-			r.problem("%v", err)
-			return nil
-		}
-		r.Revision = at.main
-		head, err := decodeHead(v)
-		if err != nil {
-			r.problem("record %d.%d: %v", at.main, at.sub, err)
-			return nil
-		}
-		if len(v) > 0 { // a restore that bumps the revision leaves an empty record
-			r.examineLife(lives, at, head)
-		}
-		return nil
-	})
-	leases := bucket(tx, BucketLease)
-	for key, l := range lives {
-		if l.at.tomb {
-			continue
-		}
-		r.Keys++
-		if l.lease != 0 && leases.Get(binary.BigEndian.AppendUint64(nil, uint64(l.lease))) == nil {
-			r.problem("key %q is attached to lease %x, which does not exist", key, uint64(l.lease))
-		}
+// record takes the next record. What does not depend on the key is checked in
+// the first pass.
+func (p *pass) record(k, v []byte) {
+	first := p.number == 0
+	if first {
+		p.Records++
 	}
+	at, err := parseStamp(k)
+	if err != nil {
+		p.unread = true
+		if first {
+			p.damage(err)
+		}
+		return
+	}
+	head, err := decodeHead(v)
+	if err != nil {
+		p.unread = true
+		if first {
+			p.problem("record %d.%d: %v", at.main, at.sub, err)
+		}
+		return
+	}
+	if first {
+		p.order(at)
+	}
+	if len(v) == 0 || crc32.ChecksumIEEE(head.key)%p.of != p.number { // a restore that bumps the revision leaves an empty record
+		return
+	}
+	p.examineLife(at, head)
+	if err := p.index.add(k, v); err != nil {
+		p.damage(err)
+	}
+}
+
+// order checks that the changes of a revision are numbered without a gap, as
+// far as no compaction may have removed some.
+func (p *pass) order(at stamp) {
+	if at.main < 1 {
+		p.problem("record %d.%d: revisions begin at 1", at.main, at.sub)
+	}
+	if at.main > p.begun && at.main != p.before.main && at.sub != 0 {
+		p.problem("record %d.%d: the changes of revision %d before it are missing", at.main, at.sub, at.main)
+	}
+	if at.main > p.begun && at.main == p.before.main && at.sub != p.before.sub+1 {
+		p.problem("record %d.%d: comes after record %d.%d", at.main, at.sub, p.before.main, p.before.sub)
+	}
+	p.before, p.Revision = at, at.main
 }
 
 // examineLife checks a record against the one before it of the same key.
-func (r *Report) examineLife(lives map[string]life, at stamp, head recordHead) {
-	before, had := lives[string(head.key)]
-	where := fmt.Sprintf("record %d.%d of key %.80q", at.main, at.sub, head.key)
+func (p *pass) examineLife(at stamp, head recordHead) {
+	before, had := p.lives[string(head.key)]
+	where := fmt.Sprintf("record %d.%d", at.main, at.sub)
+	bad := func(format string, args ...any) { p.problemOf(head.key, where+" "+format, args...) }
 	switch {
+	case len(head.key) == 0:
+		bad("has no key")
 	case at.tomb:
 		if had && before.at.tomb {
-			r.problem("%s deletes a key that does not exist", where)
+			bad("deletes a key that does not exist")
 		}
 	case head.mod != at.main:
-		r.problem("%s says that its revision is %d", where, head.mod)
+		bad("says that its revision is %d", head.mod)
 	case head.version < 1 || head.create < 1 || head.create > head.mod || head.version == 1 && head.create != head.mod:
-		r.problem("%s has version %d and create revision %d", where, head.version, head.create)
+		bad("has version %d and create revision %d", head.version, head.create)
 	case had && before.at.tomb && (head.version != 1 || head.create != head.mod):
-		r.problem("%s makes the key, but has version %d and create revision %d", where, head.version, head.create)
+		bad("makes the key, but has version %d and create revision %d", head.version, head.create)
 	case had && !before.at.tomb && (head.version != before.version+1 || head.create != before.create):
-		r.problem("%s has version %d of create revision %d after version %d of %d", where, head.version, head.create, before.version, before.create)
+		bad("has version %d of create revision %d after version %d of %d", head.version, head.create, before.version, before.create)
+	case !had && at.main > p.begun && head.create > p.begun && head.version != 1:
+		bad("has version %d, and the ones since its creation at %d are missing", head.version, head.create)
 	}
-	lives[string(head.key)] = life{at, head.create, head.version, head.lease}
+	compacted := before.compacted
+	if at.main <= p.finished {
+		compacted++
+	}
+	p.lives[string(head.key)] = life{at, head.create, head.version, head.lease, compacted}
 }
 
-// examineIndex builds the index as a server would and checks it.
-func (r *Report) examineIndex(d *disk) {
-	st, err := rebuild(d)
-	if err != nil {
-		r.problem("%v", err)
-		return
+// end judges the keys as they are now, and the index that a server would build
+// of them.
+func (p *pass) end() {
+	for _, key := range slices.Sorted(maps.Keys(p.lives)) {
+		l := p.lives[key]
+		if l.compacted > 1 {
+			p.problemOf([]byte(key), "%d records are left of before the compaction to revision %d, which leaves one", l.compacted, p.finished)
+		}
+		if l.at.tomb {
+			continue
+		}
+		p.Keys++
+		if l.lease != 0 && p.leases.Get(binary.BigEndian.AppendUint64(nil, uint64(l.lease))) == nil {
+			p.problemOf([]byte(key), "is attached to lease %x, which does not exist", uint64(l.lease))
+		}
 	}
-	n := 0
-	last := ""
-	st.tree.ascend(span{open: true}, true, func(it *item) bool {
+	if !p.unread {
+		p.examineIndex()
+	}
+}
+
+func (p *pass) examineIndex() {
+	items := slices.Collect(maps.Values(p.index.items))
+	sortItems(items)
+	t := buildTree(items)
+	n, last := 0, ""
+	t.ascend(span{open: true}, true, func(it *item) bool {
 		if n > 0 && it.key <= last {
-			r.problem("index: key %q comes after %q", it.key, last)
+			p.problemOf([]byte(it.key), "comes after %q in the index", last)
 		}
 		n, last = n+1, it.key
 		return true
 	})
-	if n != st.tree.live() {
-		r.problem("index: counts %d keys and holds %d", st.tree.live(), n)
+	if n != t.live() {
+		p.problem("index: counts %d keys and holds %d", t.live(), n)
 	}
-	r.Revision = st.rev
 }

@@ -66,17 +66,31 @@ func (e *Editor) SetApplied(a Applied) error {
 	return e.Set(BucketMeta, []byte(metaTerm), binary.BigEndian.AppendUint64(nil, a.Term))
 }
 
-// BumpRevision raises the current revision by so many and marks everything up
-// to it as compacted, so that no watcher goes on from a revision of the old
-// history. It returns the new revision.
-func (e *Editor) BumpRevision(by uint64) (Revision, error) {
-	newest := Revision(1)
+// Revision is the current one: that of the newest record, or of a compaction
+// that has removed it.
+func (e *Editor) Revision() (Revision, error) {
+	m, err := readMeta(e.tx)
+	if err != nil {
+		return 0, err
+	}
+	newest := max(firstRevision, m.scheduled, m.finished)
 	if k, _ := e.tx.Bucket([]byte(BucketKey)).Cursor().Last(); k != nil {
 		at, err := parseStamp(k)
 		if err != nil {
 			return 0, err
 		}
-		newest = at.main
+		newest = max(newest, at.main)
+	}
+	return newest, nil
+}
+
+// BumpRevision raises the current revision by so many and marks everything up
+// to it as compacted, so that no watcher goes on from a revision of the old
+// history. It returns the new revision.
+func (e *Editor) BumpRevision(by uint64) (Revision, error) {
+	newest, err := e.Revision()
+	if err != nil {
+		return 0, err
 	}
 	to := stamp{main: newest + Revision(by)}
 	if err := e.Set(BucketKey, to.appendKey(nil), []byte{}); err != nil {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -201,5 +202,21 @@ func TestFileFormat(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// If this fails, `kvctl check` needs memory for all keys of a large file, or
+// finds less when it saves memory.
+func TestCheckInSeveralPasses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "db")
+	if err := os.WriteFile(path, soundFile(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	at, err := Check(path)
+	if err != nil || len(at.Problems) > 0 {
+		t.Fatalf("sound file: %+v, %v", at, err)
+	}
+	if in, err := check(path, 7); err != nil || !reflect.DeepEqual(in, at) {
+		t.Fatalf("in passes of 7 records: %+v, %v; at once: %+v", in, err, at)
 	}
 }

@@ -518,7 +518,7 @@ func modelOnce(t *testing.T, seed uint64) {
 	m.s.Close()
 	r, err := Check(m.path)
 	for _, p := range r.Problems { // nobody made the leases
-		if !leaseProblem(p) {
+		if !leaseProblem(p.String()) {
 			t.Fatalf("check after the run: %s", p)
 		}
 	}

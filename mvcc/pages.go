@@ -38,8 +38,25 @@ const (
 type pageWalk struct {
 	file     io.ReaderAt
 	pageSize uint64
-	pages    uint64 // in use: ids are below
-	seen     map[uint64]struct{}
+	pages    uint64   // in use: ids are below
+	seen     []uint64 // one bit for each page
+}
+
+// pageError is a damaged page with its place in the file. It wraps ErrCorrupt.
+type pageError struct {
+	id     uint64
+	offset int64
+	what   string
+}
+
+func (e *pageError) Error() string {
+	return fmt.Sprintf("%v: page %d: %s", ErrCorrupt, e.id, e.what)
+}
+
+func (*pageError) Unwrap() error { return ErrCorrupt }
+
+func (w *pageWalk) bad(id uint64, what string) error {
+	return &pageError{id, int64(id * w.pageSize), what}
 }
 
 // checkPages returns what makes the file unreadable, or nil.
@@ -60,6 +77,7 @@ func checkPages(path string) error {
 	if w.pages > uint64(info.Size())/w.pageSize {
 		return fmt.Errorf("%w: file has %d bytes, but %d pages of %d", ErrCorrupt, info.Size(), w.pages, w.pageSize)
 	}
+	w.seen = make([]uint64, w.pages/64+1)
 	return w.tree(root, nil, nil, 0)
 }
 
@@ -105,7 +123,7 @@ func readBoltMeta(f io.ReaderAt, size int64) (w *pageWalk, root uint64, err erro
 			pageSize >= 1024 && pageSize <= 1<<16 && (at == 0 || uint64(at) == pageSize)
 		if ok && (w == nil || u64(48) > newest) {
 			newest, root = u64(48), u64(16)
-			w = &pageWalk{file: f, pageSize: pageSize, pages: u64(40), seen: map[uint64]struct{}{}}
+			w = &pageWalk{file: f, pageSize: pageSize, pages: u64(40)}
 		}
 	}
 	if w == nil {
@@ -119,17 +137,17 @@ func (w *pageWalk) read(id uint64) ([]byte, error) {
 	if id < 2 || id >= w.pages {
 		return nil, fmt.Errorf("%w: page %d is outside the file", ErrCorrupt, id)
 	}
-	if _, twice := w.seen[id]; twice {
-		return nil, fmt.Errorf("%w: page %d is used twice", ErrCorrupt, id)
+	if w.seen[id/64]&(1<<(id%64)) != 0 {
+		return nil, w.bad(id, "is used twice")
 	}
-	w.seen[id] = struct{}{}
+	w.seen[id/64] |= 1 << (id % 64)
 	var head [pageHeaderSize]byte
 	if _, err := w.file.ReadAt(head[:], int64(id*w.pageSize)); err != nil {
 		return nil, fmt.Errorf("read page %d: %w", id, err)
 	}
 	overflow := uint64(binary.LittleEndian.Uint32(head[12:]))
 	if binary.LittleEndian.Uint64(head[:]) != id || overflow >= w.pages-id {
-		return nil, fmt.Errorf("%w: page %d has a bad header", ErrCorrupt, id)
+		return nil, w.bad(id, "has a bad header")
 	}
 	p := make([]byte, (overflow+1)*w.pageSize)
 	if _, err := w.file.ReadAt(p, int64(id*w.pageSize)); err != nil {
@@ -142,7 +160,7 @@ func (w *pageWalk) read(id uint64) ([]byte, error) {
 // a nil end is open.
 func (w *pageWalk) tree(id uint64, from, to []byte, depth int) error {
 	if depth > pageDepthMax {
-		return fmt.Errorf("%w: page %d is too deep", ErrCorrupt, id)
+		return w.bad(id, "is too deep")
 	}
 	p, err := w.read(id)
 	if err != nil {
@@ -154,7 +172,7 @@ func (w *pageWalk) tree(id uint64, from, to []byte, depth int) error {
 func (w *pageWalk) page(p []byte, id uint64, from, to []byte, depth int) error {
 	flags := binary.LittleEndian.Uint16(p[8:])
 	count := int(binary.LittleEndian.Uint16(p[10:]))
-	bad := func(what string) error { return fmt.Errorf("%w: page %d: %s", ErrCorrupt, id, what) }
+	bad := func(what string) error { return w.bad(id, what) }
 	if flags != pageBranch && flags != pageLeaf {
 		return bad("unknown kind")
 	}

@@ -46,17 +46,17 @@ type openLoop struct {
 	deadline time.Duration
 }
 
-// tally is what came of a load.
-type tally struct {
+// openTally is what came of a load.
+type openTally struct {
 	sent, good, refused, late, failed int64
 	took                              time.Duration
 	example                           error // of failed
 }
 
 // goodput is the answers in time, per second.
-func (c tally) goodput() float64 { return float64(c.good) / c.took.Seconds() }
+func (c openTally) goodput() float64 { return float64(c.good) / c.took.Seconds() }
 
-func (c tally) String() string {
+func (c openTally) String() string {
 	s := fmt.Sprintf("%.0f/s sent, %.0f/s good, %.0f%% refused, %.0f%% late, %d failed", float64(c.sent)/c.took.Seconds(), c.goodput(),
 		100*float64(c.refused)/float64(max(1, c.sent)), 100*float64(c.late)/float64(max(1, c.sent)), c.failed)
 	if c.example != nil {
@@ -78,7 +78,7 @@ func dialMany(t *testing.T, n int, endpoints ...string) (conns []*grpc.ClientCon
 }
 
 // count notes how one call ended.
-func (c *tally) count(err error, mu *sync.Mutex) {
+func (c *openTally) count(err error, mu *sync.Mutex) {
 	switch status.Code(err) {
 	case codes.OK:
 		atomic.AddInt64(&c.good, 1)
@@ -109,8 +109,8 @@ func (o *openLoop) call(ctx context.Context, i int64) error {
 }
 
 // closed keeps so many calls in flight: what can be served.
-func (o *openLoop) closed(ctx context.Context, inFlight int, lasts time.Duration) tally {
-	var c tally
+func (o *openLoop) closed(ctx context.Context, inFlight int, lasts time.Duration) openTally {
+	var c openTally
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	var next atomic.Int64
@@ -130,8 +130,8 @@ func (o *openLoop) closed(ctx context.Context, inFlight int, lasts time.Duration
 }
 
 // run sends rate requests a second.
-func (o *openLoop) run(ctx context.Context, rate float64, lasts time.Duration) tally {
-	var c tally
+func (o *openLoop) run(ctx context.Context, rate float64, lasts time.Duration) openTally {
+	var c openTally
 	var mu sync.Mutex
 	var group sync.WaitGroup
 	began := time.Now()

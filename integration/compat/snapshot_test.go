@@ -31,7 +31,7 @@ func withKvctl(binary string) restorer {
 	return func(file string, m *process.Member, initialCluster string) error {
 		cmd := exec.Command(binary, "snapshot", "restore", file, "--name", m.Name, "--data-dir", m.Dir, //nolint:gosec // our own binary
 			"--initial-cluster", initialCluster, "--initial-cluster-token", process.DefaultToken,
-			"--initial-advertise-peer-urls", m.PeerURL)
+			"--initial-advertise-peer-urls", m.PeerURL, "--bump-revision=0")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("kvctl snapshot restore: %w\n%s", err, out)
 		}

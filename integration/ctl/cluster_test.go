@@ -1,6 +1,7 @@
 package ctl
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -53,7 +54,9 @@ func start(t *testing.T, o process.Options) *process.Cluster {
 
 // try runs the control tool and returns its standard output.
 func try(endpoints []string, args ...string) (string, error) {
-	cmd := exec.Command(programs.kvctl, args...) //nolint:gosec // our own program
+	ctx, cancel := context.WithTimeout(context.Background(), 2*waitMax) // --wait has no end of its own
+	defer cancel()
+	cmd := exec.CommandContext(ctx, programs.kvctl, args...) //nolint:gosec // our own program
 	if len(endpoints) > 0 {
 		cmd.Env = append(os.Environ(), "ETCDCTL_ENDPOINTS="+strings.Join(endpoints, ","))
 	}
@@ -146,7 +149,7 @@ func TestRestoreIntoThreeMembers(t *testing.T) {
 	}
 	to := start(t, process.Options{Size: 3, Prepare: func(m *process.Member, initial string) error {
 		_, err := try(nil, "snapshot", "restore", file, "--data-dir", m.Dir, "--name", m.Name, "--initial-cluster", initial,
-			"--initial-advertise-peer-urls", m.PeerURL, "--initial-cluster-token", process.DefaultToken)
+			"--initial-advertise-peer-urls", m.PeerURL, "--initial-cluster-token", process.DefaultToken, "--bump-revision=0")
 		return err
 	}})
 	for _, endpoint := range to.Endpoints() {

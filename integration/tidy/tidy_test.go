@@ -102,7 +102,7 @@ var floors = [][]string{
 	{"proto", "internal"},
 	{"mvcc", "raft/wal", "raft/peer", "pki"},
 	{"server/state", "server/secure", "raft", "client"},
-	{"server/api", "server/gateway", "server/v2http", "server/console", "server/metrics", "server/logs", "server/audit", "server/trace"},
+	{"server/api", "server/gateway", "server/v2http", "server/console", "server/metrics", "server/logs", "server/audit", "server/trace", "server/offline"},
 	{"ctl", "server", "proxy"},
 	{"cmd", "integration"},
 }

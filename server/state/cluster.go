@@ -16,9 +16,11 @@ import (
 const (
 	clusterVersionKey = "clusterVersion"
 	downgradeKey      = "downgrade"
-	confStateKey      = "confState"
 	storageVersionKey = "storageVersion"
 )
+
+// ConfStateKey is where the bucket meta has the ConfState.
+const ConfStateKey = "confState"
 
 // Downgrade says whether the cluster is being moved to a lower version. Its
 // JSON is the value in the bucket cluster.
@@ -114,8 +116,8 @@ func (c *cluster) confState() ConfState {
 	return s
 }
 
-// encode returns the configuration's JSON in the bucket meta.
-func (s ConfState) encode() []byte {
+// Encode returns the configuration's JSON in the bucket meta.
+func (s ConfState) Encode() []byte {
 	return encodeJSON(struct {
 		Voters    []MemberID `json:"voters,omitempty"`
 		Learners  []MemberID `json:"learners,omitempty"`

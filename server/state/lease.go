@@ -211,3 +211,17 @@ func (m *Machine) LeaseCount() int {
 	defer m.mu.RUnlock()
 	return len(m.leases)
 }
+
+// CheckLease examines one pair of the bucket lease.
+func CheckLease(key, value []byte) error {
+	l, err := decodeLease(value)
+	switch {
+	case err != nil:
+		return fmt.Errorf("lease %x: %w", key, err)
+	case string(key) != string(leaseKey(l.ID)):
+		return fmt.Errorf("lease %x: record says id %016x", key, uint64(l.ID))
+	case l.TTL < 1 || l.TTL > LeaseTTLMax || l.RemainingTTL < 0 || l.RemainingTTL > l.TTL:
+		return fmt.Errorf("lease %x: %d seconds left of %d", key, l.RemainingTTL, l.TTL)
+	}
+	return nil
+}

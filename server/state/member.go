@@ -95,8 +95,8 @@ type MemberChange struct {
 	Member Member
 }
 
-// removedMark is the value in the bucket members_removed.
-const removedMark = "removed"
+// RemovedMark is the value in the bucket members_removed.
+const RemovedMark = "removed"
 
 // memberKey is a member's key in the buckets members and members_removed.
 func memberKey(id MemberID) []byte {
@@ -172,7 +172,7 @@ func (m *Machine) ApplyConfChange(at mvcc.Applied, cc ConfChange) Result {
 	} else {
 		m.setMember(w, change.Member)
 	}
-	w.Set(mvcc.BucketMeta, []byte(confStateKey), m.cluster.confState().encode())
+	w.Set(mvcc.BucketMeta, []byte(ConfStateKey), m.cluster.confState().Encode())
 	res.Member = &change
 	return res
 }
@@ -267,7 +267,7 @@ func (m *Machine) setMember(w *mvcc.Writer, member Member) {
 
 func (m *Machine) removeMember(w *mvcc.Writer, id MemberID) {
 	w.Delete(mvcc.BucketMembers, memberKey(id))
-	w.Set(mvcc.BucketMembersRemoved, memberKey(id), []byte(removedMark))
+	w.Set(mvcc.BucketMembersRemoved, memberKey(id), []byte(RemovedMark))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.cluster.members, id)

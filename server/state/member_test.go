@@ -20,7 +20,7 @@ func TestContextsOfMembershipChanges(t *testing.T) {
 			`{"id":7,"peerURLs":null,"isPromote":true}`},
 		{"all", MemberContext(Member{ID: 7, PeerURLs: []string{}, IsLearner: true, Name: "n", ClientURLs: []string{"http://c:2379"}}),
 			`{"id":7,"peerURLs":[],"isLearner":true,"name":"n","clientURLs":["http://c:2379"]}`},
-		{"conf state", ConfState{Voters: []MemberID{1, 14720799474854129801}, Learners: []MemberID{3}}.encode(),
+		{"conf state", ConfState{Voters: []MemberID{1, 14720799474854129801}, Learners: []MemberID{3}}.Encode(),
 			`{"voters":[1,14720799474854129801],"learners":[3],"auto_leave":false}`},
 	} {
 		if string(c.got) != c.want {
