@@ -31,11 +31,12 @@ import (
 //
 // Invariant: in a file open for writing there is one checksum for each record and
 // no other.
+const bucketSums Bucket = "kvorum_sums"
+
 const (
-	bucketSums    Bucket = "kvorum_sums"
-	sumsAt               = "at"
-	sumBytes             = 10
-	sumsChunkBits        = 7
+	sumsAt        = "at"
+	sumBytes      = 10
+	sumsChunkBits = 7
 	// sumsBatchBytes of checksums are made per transaction for a file without.
 	sumsBatchBytes = 4 << 20
 )
@@ -86,7 +87,6 @@ func placeOf(at stamp) uint64 {
 type sums struct {
 	bucket  *bolt.Bucket
 	disk    *disk
-	base    uintptr // address of the file
 	chunk   uint64
 	entries []byte // of chunk
 	next    int    // the entry after the last one found
