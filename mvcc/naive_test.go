@@ -2,6 +2,7 @@ package mvcc
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -187,26 +188,27 @@ func (n *naive) rangeAt(r *pb.RangeRequest, current Revision) (*pb.RangeResponse
 	return resp, nil
 }
 
-// naiveSort sorts; the tests use only orders without ties, or compare loosely.
+// naiveSort sorts by the library's algorithm, which is not stable: the order of
+// ties is a part of the answer.
 func naiveSort(kvs []*mvccpb.KeyValue, r *pb.RangeRequest) {
-	less := func(a, b *mvccpb.KeyValue) bool {
+	order := func(a, b *mvccpb.KeyValue) int {
 		switch r.SortTarget {
 		case pb.RangeRequest_VERSION:
-			return a.Version < b.Version
+			return cmp.Compare(a.Version, b.Version)
 		case pb.RangeRequest_CREATE:
-			return a.CreateRevision < b.CreateRevision
+			return cmp.Compare(a.CreateRevision, b.CreateRevision)
 		case pb.RangeRequest_MOD:
-			return a.ModRevision < b.ModRevision
+			return cmp.Compare(a.ModRevision, b.ModRevision)
 		case pb.RangeRequest_VALUE:
-			return bytes.Compare(a.Value, b.Value) < 0
+			return bytes.Compare(a.Value, b.Value)
 		}
-		return bytes.Compare(a.Key, b.Key) < 0
+		return bytes.Compare(a.Key, b.Key)
 	}
-	sort.SliceStable(kvs, func(i, j int) bool {
+	slices.SortFunc(kvs, func(a, b *mvccpb.KeyValue) int {
 		if r.SortOrder == pb.RangeRequest_DESCEND {
-			i, j = j, i
+			a, b = b, a
 		}
-		return less(kvs[i], kvs[j])
+		return order(a, b)
 	})
 }
 
