@@ -73,7 +73,7 @@ func (s *Server) renewHere(ctx context.Context, id int64) (int64, error) {
 		}
 	}
 	for caughtUp := false; ; {
-		r := s.leases.renew(id, time.Now())
+		r := s.leases.renew(s.node.Term(), id, time.Now())
 		switch {
 		case !r.leading:
 			return 0, api.ErrNotPrimaryLessor

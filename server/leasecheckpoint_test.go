@@ -195,17 +195,17 @@ func TestRenewalWaitsForCheckpoint(t *testing.T) {
 	if ids := k.checkpointable(10*time.Minute, second(10)); len(ids) != 1 || ids[0] != 1 {
 		t.Fatalf("to be checkpointed are %v, want the long one", ids)
 	}
-	if r := k.renew(1, second(10)); r.checkpointed {
+	if r := k.renew(1, 1, second(10)); r.checkpointed {
 		t.Error("a lease without a checkpoint has one to take back")
 	}
-	if r := k.renew(3, second(10)); !r.checkpointed || r.proposing != nil {
+	if r := k.renew(1, 3, second(10)); !r.checkpointed || r.proposing != nil {
 		t.Errorf("renewal of a lease that had a checkpoint: %+v", r)
 	}
 	all := k.beginCheckpoint([]int64{1, 99}, second(70))
 	if len(all) != 1 || all[0].ID != 1 || all[0].Remaining_TTL != 3540 {
 		t.Fatalf("checkpoint: %v", all)
 	}
-	r := k.renew(1, second(80))
+	r := k.renew(1, 1, second(80))
 	if !r.checkpointed || r.proposing == nil {
 		t.Fatalf("renewal while a checkpoint is under way: %+v", r)
 	}
@@ -217,7 +217,7 @@ func TestRenewalWaitsForCheckpoint(t *testing.T) {
 	k.endCheckpoint()
 	<-r.proposing
 	k.checkpointed(1, 0)
-	if r := k.renew(1, second(90)); r.checkpointed {
+	if r := k.renew(1, 1, second(90)); r.checkpointed {
 		t.Error("taken back twice")
 	}
 }

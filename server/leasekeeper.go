@@ -187,13 +187,15 @@ type renewal struct {
 	proposing    <-chan struct{} // …after this, if set
 }
 
-// renew gives a lease its full time from now.
-func (k *leaseKeeper) renew(id int64, now time.Time) renewal {
+// renew gives a lease its full time from now, by the leader of the term. Deadlines
+// that are left of an earlier term say nothing: the leader between may have ended
+// the lease by an entry that is not applied here yet.
+func (k *leaseKeeper) renew(term raft.Term, id int64, now time.Time) renewal {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	item := k.items[id]
 	switch {
-	case !k.leading:
+	case !k.leading || k.term != term:
 		return renewal{}
 	case item == nil:
 		return renewal{leading: true}

@@ -18,7 +18,7 @@ func TestLeaseEndsWhenItsTimeIsUp(t *testing.T) {
 	if due, _ := k.due(second(4), time.Second); len(due) != 0 {
 		t.Fatalf("%v due after 4 s", due)
 	}
-	if r := k.renew(2, second(4)); !r.found || r.ttl != 5*time.Second {
+	if r := k.renew(1, 2, second(4)); !r.found || r.ttl != 5*time.Second {
 		t.Fatalf("renewal of lease 2: %+v", r)
 	}
 	if due, _ := k.due(second(8), time.Second); len(due) != 0 {
@@ -41,7 +41,7 @@ func TestRenewalOfAnEndingLeaseWaits(t *testing.T) {
 	k.promote(1, nil, second(0), 0)
 	k.granted(1, time.Second, second(0))
 	k.due(second(2), time.Minute)
-	r := k.renew(1, second(2))
+	r := k.renew(1, 1, second(2))
 	if !r.found || r.gone == nil {
 		t.Fatalf("renewal of an ending lease: %+v, want one that waits", r)
 	}
@@ -56,7 +56,7 @@ func TestRenewalOfAnEndingLeaseWaits(t *testing.T) {
 	default:
 		t.Fatal("not told that the lease is gone")
 	}
-	if r := k.renew(1, second(3)); r.found || !r.leading {
+	if r := k.renew(1, 1, second(3)); r.found || !r.leading {
 		t.Errorf("renewal of a gone lease: %+v", r)
 	}
 }
@@ -64,7 +64,7 @@ func TestRenewalOfAnEndingLeaseWaits(t *testing.T) {
 // If this fails, leases end early because the leader changed.
 func TestNewLeaderGivesFullTime(t *testing.T) {
 	k := newLeaseKeeper()
-	if r := k.renew(1, second(0)); r.leading {
+	if r := k.renew(1, 1, second(0)); r.leading {
 		t.Fatal("a keeper that was never promoted leads")
 	}
 	k.promote(1, []leaseTerm{{id: 1, ttl: 10 * time.Second, left: 10 * time.Second}, {id: 2, ttl: 100 * time.Second, left: 30 * time.Second}}, second(0), time.Second)

@@ -35,10 +35,10 @@ func (c *LeaseClock) Follow(change state.LeaseChange, now time.Time) {
 	}
 }
 
-// Renew gives a lease its full time again; false: it cannot be renewed here and
-// now.
-func (c *LeaseClock) Renew(id int64, now time.Time) bool {
-	r := c.keeper.renew(id, now)
+// Renew gives a lease its full time again, by the leader of the term; false: it
+// cannot be renewed here and now.
+func (c *LeaseClock) Renew(term raft.Term, id int64, now time.Time) bool {
+	r := c.keeper.renew(term, id, now)
 	return r.leading && r.found && r.gone == nil
 }
 

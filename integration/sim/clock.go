@@ -77,9 +77,17 @@ func (m *member) keep() {
 		m.renew(id, p)
 		return
 	}
+	// A second grant would make the lease again after a first revoke of it, for a second revoke to end.
+	if s.asked[id] {
+		if s.chance(0.05) { // it may have been lost
+			s.leases[id%leasesKept] += leasesKept
+		}
+		return
+	}
 	r := &pb.InternalRaftRequest{LeaseGrant: &pb.LeaseGrantRequest{ID: id, TTL: 2 + s.rng.Int64N(4)}}
 	if data, request := s.encode(r); m.node.Propose(data) == 1 {
 		m.waiting[request] = r
+		s.asked[id] = true
 	}
 }
 
@@ -90,7 +98,7 @@ func (m *member) renew(id int64, p *promise) {
 	if st := m.node.Status(); st.Role != raft.Leader || st.Term < s.newest {
 		return
 	}
-	if m.store.Applied().Index < uint64(m.node.Status().Commit) || !m.leases.Renew(id, m.now()) {
+	if m.store.Applied().Index < uint64(m.node.Status().Commit) || !m.leases.Renew(m.node.Status().Term, id, m.now()) {
 		return
 	}
 	p.until = max(p.until, s.world+s.atLeast(p.ttl))

@@ -65,6 +65,7 @@ type Sim struct {
 	trace   hash.Hash64
 	counts  Counts
 
+	asked    map[int64]bool // leases that a client has tried to make
 	promises map[int64]*promise
 	leases   [leasesKept]int64 // ids
 	watchers []*watchClient
@@ -86,6 +87,7 @@ func New(seed uint64, dir string) (*Sim, error) {
 		src: src, rng: mrand.New(src), dir: dir,
 		leaders: map[raft.Term]*run{}, written: map[[2]uint64]uint64{}, trace: fnv.New64a(),
 		promises: map[int64]*promise{},
+		asked:    map[int64]bool{},
 	}
 	s.net = network{sim: s, cut: map[[2]raft.MemberID]bool{}}
 	s.swarm = drawSwarm(s.rng)

@@ -274,8 +274,8 @@ func (s *Sim) watch(m *member) error {
 func (s *Sim) watchedAll() error {
 	for _, w := range s.watchers {
 		for range 1000 {
-			if !w.connected() {
-				if err := w.connect(s.anyRunning()); err != nil {
+			if !w.connected() || !s.hasAll(w.member) {
+				if err := w.connect(s.anyWithAll()); err != nil {
 					return err
 				}
 			}
@@ -294,9 +294,15 @@ func (s *Sim) watchedAll() error {
 	return nil
 }
 
-func (s *Sim) anyRunning() *member {
+// hasAll reports whether a member has applied everything. One that does not
+// belong to the cluster, or not yet, may run without.
+func (s *Sim) hasAll(m *member) bool {
+	return m.run != nil && m.store.Applied().Index == uint64(len(s.truth.entries))
+}
+
+func (s *Sim) anyWithAll() *member {
 	for _, m := range s.members {
-		if m.run != nil {
+		if s.hasAll(m) {
 			return m
 		}
 	}
