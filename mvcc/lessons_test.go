@@ -13,7 +13,7 @@ import (
 )
 
 // The tests of this file each keep out one bug that a store of this kind has
-// had; docs/reliability.d-history.md has the table.
+// had; docs/reliability.md has the table.
 
 // entryPut applies one entry that puts one key.
 func entryPut(t testing.TB, s *Store, index uint64, key string) {

@@ -9,23 +9,18 @@ import (
 )
 
 // historyPage is the table of historical bugs and their tests.
-const historyPage = "docs/reliability.d-history.md"
+const historyPage = "docs/reliability.md"
 
 // If this fails, the page promises a test that does not exist, and a bug that
 // has cost others their data may come back unseen.
 func TestHistoryNamesTests(t *testing.T) {
-	page := historyPage
-	text, err := os.ReadFile(filepath.Join(root(t), page))
-	if os.IsNotExist(err) { // it has become a part of the page
-		page = "docs/reliability.md"
-		text, err = os.ReadFile(filepath.Join(root(t), page))
-	}
+	text, err := os.ReadFile(filepath.Join(root(t), historyPage))
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, section, found := strings.Cut(string(text), "## History's lessons")
 	if !found {
-		t.Fatalf("%s has no section on history's lessons", page)
+		t.Fatalf("%s has no section on history's lessons", historyPage)
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	cell := regexp.MustCompile("((?:`Test\\w+`(?:, )?)+) \\(`([\\w/]+)`\\)")

@@ -11,7 +11,7 @@
 // A point that means the same as one of etcd has its name, so that chaos tools
 // made for etcd find what they know; Kvorum's own are named "package/moment".
 // A panic ends the process wherever the point is, also where somebody would
-// recover it. docs/reliability.d-crash.md says what each point means and which test comes
+// recover it. docs/reliability.md says what each point means and which test comes
 // there. One term has a meaning that etcd's points have not: return("kill") ends
 // the process by SIGKILL, without the deferred calls of a panic.
 //
