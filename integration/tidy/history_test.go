@@ -37,7 +37,7 @@ func TestHistoryNamesTests(t *testing.T) {
 		for _, m := range named {
 			for _, name := range regexp.MustCompile(`Test\w+`).FindAllString(m[1], -1) {
 				if !hasTest(t, m[2], name) {
-					t.Errorf("%s names %s in %s, which is not there", page, name, m[2])
+					t.Errorf("%s names %s in %s, which is not there", historyPage, name, m[2])
 				}
 			}
 		}
