@@ -1,6 +1,11 @@
 package mvcc
 
-import "sort"
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+	"strings"
+)
 
 // A tree is a B+tree from keys to items that counts the live keys below each
 // child, so that the keys of a range are counted, and the n-th found, in
@@ -530,6 +535,44 @@ func chunks(n, size int) func(yield func(part) bool) {
 	}
 }
 
+// sortItems sorts by key. Most comparisons are of the eight bytes behind what all
+// keys begin with, side by side in memory: following a million pointers to the
+// keys takes several times as long.
 func sortItems(items []*item) {
-	sort.Slice(items, func(i, j int) bool { return items[i].key < items[j].key })
+	type placed struct {
+		word uint64
+		it   *item
+	}
+	common := commonPrefix(items)
+	all := make([]placed, len(items))
+	for i, it := range items {
+		var word [8]byte
+		copy(word[:], it.key[common:])
+		all[i] = placed{binary.BigEndian.Uint64(word[:]), it}
+	}
+	slices.SortFunc(all, func(a, b placed) int {
+		if c := cmp.Compare(a.word, b.word); c != 0 {
+			return c
+		}
+		return strings.Compare(a.it.key, b.it.key)
+	})
+	for i, p := range all {
+		items[i] = p.it
+	}
+}
+
+// commonPrefix is how many bytes all keys begin with.
+func commonPrefix(items []*item) int {
+	if len(items) == 0 {
+		return 0
+	}
+	first := items[0].key
+	n := len(first)
+	for _, it := range items {
+		n = min(n, len(it.key))
+		for it.key[:n] != first[:n] {
+			n--
+		}
+	}
+	return n
 }
