@@ -44,10 +44,24 @@ func falsify(t *testing.T, m *process.Member, rev int64, from, to string) {
 // damages it.
 func (e *env) stopDamaged(m *process.Member, rev int64) {
 	e.t.Helper()
+	e.stopWith(m, rev)
+	falsify(e.t, m, rev, "right", "wrong")
+}
+
+// stopWith stops a member once it has the revision: a write that the others have
+// acknowledged may not have been applied here yet.
+func (e *env) stopWith(m *process.Member, rev int64) {
+	e.t.Helper()
+	until(e.t, fmt.Sprintf("revision %d at %s", rev, m.Name), waitMax, func() error {
+		s, err := e.status(m)
+		if err == nil && s.Header.Revision < rev {
+			err = fmt.Errorf("it is at revision %d", s.Header.Revision)
+		}
+		return err
+	})
 	if !m.Terminate() {
 		e.t.Fatalf("%s did not stop", m.Name)
 	}
-	falsify(e.t, m, rev, "right", "wrong")
 }
 
 // accused waits until the members with an active CORRUPT alarm are exactly those.
@@ -124,9 +138,7 @@ func TestMemberWithLostWriteIsFound(t *testing.T) {
 	_, followers := e.followers()
 	bad := followers[0]
 	id := e.idOf(bad.Name)
-	if !bad.Terminate() {
-		t.Fatalf("%s did not stop", bad.Name)
-	}
+	e.stopWith(bad, rev)
 	if err := mvcc.Edit(database(bad), func(e *mvcc.Editor) error { return e.Delete(mvcc.BucketKey, recordKey(rev)) }); err != nil {
 		t.Fatal(err)
 	}
